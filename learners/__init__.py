@@ -1,0 +1,1 @@
+"""Learning without I/O: exact sums, posteriors, policies, snapshots."""

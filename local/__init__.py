@@ -1,0 +1,1 @@
+"""Real servers on this machine: Kafka, S3, schema registry."""

@@ -1,0 +1,1 @@
+"""Decisions in a service, from live snapshots."""

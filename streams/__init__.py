@@ -1,0 +1,1 @@
+"""Roles on Kafka: topics, join, learn, publish."""
