@@ -16,7 +16,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["POSITION_KEY_PREFIX", "TICK_KEY", "TopicNames", "artifact_key", "pointer_key", "state_key"]
+__all__ = [
+    "POSITION_KEY_PREFIX",
+    "TICK_KEY",
+    "TopicNames",
+    "artifact_key",
+    "pointer_key",
+    "state_key",
+]
 
 TICK_KEY = b"bandstand.tick"
 """Key of every tick; no decision id may be equal to it."""

@@ -1,0 +1,282 @@
+"""Kafka clients: how every room outside the Faust worker reaches the broker.
+
+All clients are librdkafka's. Partitions are always chosen by murmur2 of the key, as Java clients
+do, so that records with one key meet in the same partition number of every topic of a lane.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from bandstand.errors import BrokerError, TopicError
+from bandstand.logs import get_logger
+from bandstand.settings import Settings
+
+__all__ = [
+    "TopicReader",
+    "admin",
+    "broker_errors",
+    "consumer_config",
+    "murmur2",
+    "partition_count",
+    "partition_for",
+    "producer_config",
+]
+
+_log = get_logger(__name__)
+_METADATA_TIMEOUT_S = 10.0
+
+
+def producer_config(settings: Settings, **overrides: object) -> dict[str, Any]:
+    """Give the configuration of a producer that loses nothing and keeps its order.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is and how to reach it.
+    overrides
+        librdkafka properties, underscores for dots.
+    """
+    return {
+        **settings.kafka.librdkafka(),
+        "acks": "all",
+        "enable.idempotence": True,
+        "partitioner": "murmur2",
+        "compression.type": "lz4",
+        "linger.ms": 5,
+        **_dotted(overrides),
+    }
+
+
+def consumer_config(settings: Settings, group_id: str, **overrides: object) -> dict[str, Any]:
+    """Give the configuration of a consumer that commits nothing by itself.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is and how to reach it.
+    group_id
+        Consumer group; required by librdkafka also where partitions are assigned by hand.
+    overrides
+        librdkafka properties, underscores for dots.
+    """
+    return {
+        **settings.kafka.librdkafka(),
+        "group.id": group_id,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "fetch.wait.max.ms": 100,
+        "fetch.queue.backoff.ms": 5,
+        **_dotted(overrides),
+    }
+
+
+def admin(settings: Settings) -> AdminClient:
+    """Give an admin client."""
+    return AdminClient(dict(settings.kafka.librdkafka()))
+
+
+def _dotted(overrides: dict[str, object]) -> dict[str, object]:
+    return {name.replace("_", "."): value for name, value in overrides.items()}
+
+
+@contextmanager
+def broker_errors(doing: str) -> Iterator[None]:
+    """Translate the client library's errors into Bandstand's.
+
+    Parameters
+    ----------
+    doing
+        What is being tried, for the message.
+
+    Raises
+    ------
+    TopicError
+        If a topic or partition is missing.
+    BrokerError
+        If Kafka refuses or can't be reached.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        cause = error.args[0]
+        missing = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+        if isinstance(cause, KafkaError) and cause.code() in missing:
+            raise TopicError(f"{doing}: {cause.str()}; run 'bandstand topics create'") from error
+        raise BrokerError(f"{doing}: {cause}") from error
+
+
+def murmur2(data: bytes) -> int:
+    """Hash a key as Kafka's Java clients do; unsigned, 32 bits.
+
+    Examples
+    --------
+    >>> murmur2(b"21") == (-973932308) % 2**32
+    True
+    """
+    length, mask, m = len(data), 0xFFFFFFFF, 0x5BD1E995
+    h = 0x9747B28C ^ length
+    whole = length - length % 4
+    for i in range(0, whole, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * m & mask
+        k = (k ^ (k >> 24)) * m & mask
+        h = (h * m & mask) ^ k
+    if whole != length:
+        h = (h ^ int.from_bytes(data[whole:], "little")) * m & mask
+    h = (h ^ (h >> 13)) * m & mask
+    return h ^ (h >> 15)
+
+
+def partition_for(key: bytes, partitions: int) -> int:
+    """Give the partition that a key belongs to.
+
+    Parameters
+    ----------
+    key
+        The record's key.
+    partitions
+        Partition count of the topic, at least 1.
+    """
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def partition_count(client: AdminClient | Consumer, topic: str) -> int:
+    """Give a topic's partition count.
+
+    Raises
+    ------
+    TopicError
+        If the topic isn't there.
+    """
+    with broker_errors(f"looking up topic {topic!r}"):
+        metadata = client.list_topics(topic, timeout=_METADATA_TIMEOUT_S).topics[topic]
+        if metadata.error is not None:
+            raise KafkaException(metadata.error)
+    return len(metadata.partitions)
+
+
+class TopicReader:
+    """Read a topic from its start and go on following it, without a consumer group.
+
+    For topics that are tables (compacted) and small enough to be read whole by whoever needs them.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is and how to reach it.
+    topic
+        The topic.
+    partitions
+        Partitions to read; all by default.
+    isolation
+        ``read_committed`` leaves out records of transactions that are open or were aborted.
+
+    Raises
+    ------
+    TopicError
+        If the topic isn't there.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        *,
+        partitions: Sequence[int] | None = None,
+        isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
+    ) -> None:
+        self.topic = topic
+        self._consumer = Consumer(
+            consumer_config(
+                settings,
+                "bandstand.reader",
+                isolation_level=isolation,
+                enable_partition_eof=True,
+                auto_offset_reset="earliest",
+            )
+        )
+        if partitions is None:
+            partitions = range(partition_count(self._consumer, topic))
+        self._behind = set(partitions)
+        self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every partition has been read to an end that it had since the start."""
+        return not self._behind
+
+    def poll(self, timeout: float, max_records: int = 1_000) -> list[Message]:
+        """Give the next records; an empty list where none came within the time.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for a first record, >= 0.
+        max_records
+            Most records to give, at least 1.
+
+        Raises
+        ------
+        BrokerError
+            If the broker refuses for good.
+        """
+        first = self._consumer.poll(timeout)
+        if first is None:
+            return []
+        messages = (
+            [first, *self._consumer.consume(max_records - 1, 0)] if max_records > 1 else [first]
+        )
+        return [message for message in messages if self._is_record(message)]
+
+    def read_to_end(self, timeout: float) -> Iterable[Message]:
+        """Give all records up to the end that the topic has now.
+
+        Parameters
+        ----------
+        timeout
+            Seconds within which the end must be reached, > 0.
+
+        Raises
+        ------
+        BrokerError
+            If the end isn't reached in time.
+        """
+        deadline = time.monotonic() + timeout
+        while not self.caught_up:
+            if time.monotonic() > deadline:
+                raise BrokerError(
+                    f"topic {self.topic!r} wasn't read to its end within {timeout:g} s; "
+                    f"partitions that are behind: {sorted(self._behind)}"
+                )
+            yield from self.poll(0.1)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._consumer.close()
+
+    def _is_record(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._behind.discard(message.partition())
+        elif error.fatal() or not error.retriable():
+            with broker_errors(f"reading topic {self.topic!r}"):
+                raise KafkaException(error)
+        else:
+            _log.warning("read failed, trying on", topic=self.topic, error=error.str())
+        return False

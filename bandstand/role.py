@@ -1,0 +1,97 @@
+"""The frame around every long-running role: signals, logs, web server, exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from bandstand.logs import configure_logs, get_logger
+from bandstand.settings import Settings
+from bandstand.web import Health, WebServer
+
+__all__ = ["Role", "die", "running"]
+
+_log = get_logger(__name__)
+_EXIT_SOFTWARE = 70
+
+
+class Role:
+    """One running role.
+
+    Parameters
+    ----------
+    name
+        Its name on the command line and in metrics, e.g. ``learn``.
+    settings
+        The settings in force.
+    """
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.settings = settings
+        self.stop = threading.Event()
+        """Set when the role should finish: by SIGTERM, SIGINT or a test."""
+        self.health = Health()
+
+
+def die(role: str, error: BaseException) -> None:
+    """End this process at once, loudly, without moving any position.
+
+    For a state in which going on could lose or falsify something: no ``finally``, no commit and no
+    flush may run after it.
+    """
+    _log.critical("role dies", role=role, error=repr(error), exc_info=error)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(_EXIT_SOFTWARE)
+
+
+@contextmanager
+def running(
+    name: str, settings: Settings, actions: dict[str, Callable[[], None]] | None = None
+) -> Iterator[Role]:
+    """Run a role: logs, signals and the web server are set up inside and put away after.
+
+    Parameters
+    ----------
+    name
+        Name of the role.
+    settings
+        The settings in force.
+    actions
+        What a POST to a path of the role's web server does.
+    """
+    configure_logs(settings.log)
+    role = Role(name, settings)
+    web = WebServer(settings.web, role.health, actions)
+    web.start()
+    _log.info("role starts", role=name, pid=os.getpid(), web=web.url)
+    with _signals(role):
+        try:
+            yield role
+        finally:
+            web.stop()
+    _log.info("role ends", role=name)
+
+
+@contextmanager
+def _signals(role: Role) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        _log.info("role stops", role=role.name, signal=signal.Signals(number).name)
+        role.stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
