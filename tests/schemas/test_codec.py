@@ -1,0 +1,51 @@
+"""The codec of single records."""
+
+from __future__ import annotations
+
+import pytest
+
+from bandstand.errors import EventError
+from bandstand.schemas.codec import END, END_BYTES, NAMES, current, decode, encode, fingerprint
+
+REWARD = {
+    "bandit": "home",
+    "decision_id": "d1",
+    "reward_id": "r1",
+    "name": "click",
+    "value": 1.0,
+    "ts": 1_700_000_000_000,
+}
+
+
+def test_defaults_are_filled_in() -> None:
+    """A field with a default may be left out, and comes back."""
+    assert decode("reward", encode("reward", REWARD)) == {**REWARD, "metadata": {}}
+
+
+@pytest.mark.parametrize("change", [{"value": "much"}, {"ts": 2**63}, {"surprise": 1}])
+def test_a_wrong_record_names_its_field(change: dict[str, object]) -> None:
+    """What doesn't fit the schema is refused before anything is written, by name."""
+    with pytest.raises(EventError, match=f"invalid: .*{next(iter(change))}"):
+        encode("reward", {**REWARD, **change})
+
+
+def test_fingerprints_differ() -> None:
+    """Each schema has a fingerprint of its own, 8 bytes long."""
+    assert {len(fingerprint(name)) for name in NAMES} == {8}
+    assert len({fingerprint(name) for name in NAMES}) == len(NAMES)
+
+
+def test_the_end_mark_is_a_long() -> None:
+    """The bytes put behind a record are those of the number that is looked for."""
+    zigzag = sum((byte & 0x7F) << 7 * at for at, byte in enumerate(END_BYTES))
+    assert (zigzag >> 1) ^ -(zigzag & 1) == END
+
+
+def test_what_goes_through_rust() -> None:
+    """The schemas on the hot path are read by pyruhvro, those with bytes or int by fastavro."""
+    assert {name for name in NAMES if not current(name).in_rust} == {
+        "dead_letter",
+        "learner_position",
+        "learner_state",
+        "snapshot",
+    }
