@@ -1,0 +1,241 @@
+"""What a spec accepts, what it refuses, and what its hashes depend on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandstand.errors import SpecError
+from bandstand.schemas.spec import LinearThompson, Spec, load_spec, parse_spec
+
+GOOD = """
+bandit: homepage
+actions: [no, yes, '3']
+features:
+  - {name: age, kind: numeric, low: 18, high: 9e1}
+  - {name: country, kind: categorical, values: [ch, no]}
+  - {name: page, kind: hashed, buckets: 2}
+policy: {name: linear_thompson, exploration: 0.5}
+reward: {name: click}
+floor: 1e-3
+"""
+
+BAD = """bandit: home|page
+lane: default
+lane: other
+actions: [a, 7, c]
+features:
+  - {name: age, kind: numeric, low: 10, high: 1}
+  - {name: c, kind: categoric, values: [x]}
+  - {name: intercept, kind: hashed, bucket: 4}
+  - {name: q}
+  - [x]
+policy:
+  name: linear_thomson
+reward:
+  aggregate: frist
+  default: 4
+florr: 0.1
+"""
+
+BETA = "bandit: b\nactions: {actions}\npolicy: {policy}\nreward: {reward}\n{more}\n"
+
+
+def beta(
+    actions: str = "[x, y]",
+    policy: str = "{name: beta_thompson}",
+    reward: str = "{name: click}",
+    more: str = "",
+) -> Spec:
+    """Parse a small spec with one part replaced."""
+    text = BETA.format(actions=actions, policy=policy, reward=reward, more=more)
+    return parse_spec(text, "b.yaml")
+
+
+def test_a_good_spec_is_read_as_yaml_1_2() -> None:
+    """Words like no stay words, 1e-3 is a number, and defaults are filled in."""
+    spec = parse_spec(GOOD, "good.yaml")
+    assert spec.actions == ("no", "yes", "3")
+    assert spec.floor == 0.001
+    assert isinstance(spec.policy, LinearThompson)
+    assert (spec.policy.exploration, spec.policy.prior_precision) == (0.5, 1.0)
+    assert spec.feature_names == (
+        "intercept",
+        "age",
+        "country=ch",
+        "country=no",
+        "page#0",
+        "page#1",
+    )
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    """Each message has file, line, place, value and what is allowed."""
+    with pytest.raises(SpecError) as caught:
+        parse_spec(BAD, "bad.yaml")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "bad.yaml has 15 mistakes:"
+    for expected in [
+        "bad.yaml:3: key 'lane' stands twice, first on line 2",
+        "bad.yaml:1: bandit: 'home|page' doesn't match the allowed pattern",
+        "bad.yaml:4: actions[1]: 7 isn't text; put it in quotes",
+        "bad.yaml:6: features[0].high: 1 must be greater than low (10)",
+        "bad.yaml:7: features[1].kind: 'categoric'; did you mean 'categorical'? allowed: numeric",
+        "bad.yaml:8: features[2].name: 'intercept' is the name of the built-in column",
+        "bad.yaml:8: features[2].buckets: missing; required here: name, buckets",
+        "bad.yaml:8: features[2].bucket: unknown key; did you mean 'buckets'? allowed: name, kind",
+        "bad.yaml:9: features[3].kind: missing; allowed: numeric, categorical, hashed",
+        "bad.yaml:10: features[4]: ['x'] isn't a mapping",
+        "bad.yaml:12: policy.name: 'linear_thomson'; did you mean 'linear_thompson'? allowed: be",
+        "bad.yaml:13: reward.name: missing; required here: name",
+        "bad.yaml:14: reward.aggregate: 'frist'; did you mean 'first'? allowed: first, last, sum",
+        "bad.yaml:15: reward.default: 4 must lie between low (0) and high (1)",
+        "bad.yaml:16: florr: unknown key; did you mean 'floor'? allowed: bandit, description",
+    ]:
+        assert any(expected in line for line in lines), expected
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"actions": "[]"}, "b.yaml:2: actions: [] must have at least 1"),
+        ({"actions": "[x, x]"}, "b.yaml:2: actions: ['x', 'x'] must be distinct; repeated: 'x'"),
+        ({"actions": "[x, 'a|b']"}, "b.yaml:2: actions[1]: 'a|b' must be printable text without"),
+        ({"actions": '[x, "a\\n"]'}, "b.yaml:2: actions[1]: 'a\\n' must be printable text"),
+        ({"actions": "[x, ' a']"}, "b.yaml:2: actions[1]: ' a' must be printable text"),
+        ({"actions": "x"}, "b.yaml:2: actions: 'x' isn't a list"),
+        ({"policy": "beta_thompson"}, "b.yaml:3: policy: 'beta_thompson' isn't a mapping"),
+        (
+            {"policy": "{name: beta_thompson, prior_successes: 0}"},
+            "b.yaml:3: policy.prior_successes: 0: should be greater than or equal to 0.1",
+        ),
+        (
+            {"policy": "{name: linear_thompson, noise_variance: '1'}"},
+            "b.yaml:3: policy.noise_variance: '1': should be a valid number",
+        ),
+        (
+            {"policy": "{name: linear_thompson, prior_precision: .inf}"},
+            "b.yaml:3: policy.prior_precision: inf: should be a finite number",
+        ),
+        ({"reward": "{name: c, low: 1}"}, "b.yaml:4: reward.high: 1.0 must be greater than low"),
+        ({"more": "floor: 0.6"}, "b.yaml:5: floor: 0.6 must lie between 0 and 1 / number of"),
+        ({"more": "floor: true"}, "b.yaml:5: floor: True: should be a valid number"),
+        ({"more": "features: [{name: a, kind: hashed, buckets: 3}]"}, "learns without context"),
+        ({"more": "floor: !!python/object 3"}, "b.yaml:5: tag 'tag:yaml.org,2002:python/object'"),
+        ({"more": "lane: &x default\ndescription: *x"}, "aliases aren't allowed"),
+        ({"more": "floor: " + "9" * 5000}, "b.yaml:5: floor: inf: should be a finite number"),
+        ({"more": "? [a]\n: b"}, "b.yaml:5: a key must be a word"),
+        ({"more": "floor: ["}, "not YAML: "),
+        ({"more": "description: \x00"}, "b.yaml: not YAML: unacceptable character"),
+        ({"more": "description: " + "[" * 5000}, "nested too deeply"),
+    ],
+)
+def test_a_mistake_is_refused(parts: dict[str, str], message: str) -> None:
+    """A wrong part is refused with where it stands and what is allowed."""
+    with pytest.raises(SpecError) as caught:
+        beta(**parts)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "7", "~"])
+def test_what_is_no_mapping_is_refused(text: str) -> None:
+    """An empty file or a bare value is a mistake, not a crash."""
+    with pytest.raises(SpecError, match=r"a\.yaml"):
+        parse_spec(text, "a.yaml")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A missing file and one that isn't UTF-8 give a SpecError with the path."""
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(b"bandit: \xe9")
+    for path in (tmp_path / "nowhere.yaml", latin):
+        with pytest.raises(SpecError, match=path.name):
+            load_spec(path)
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    """A file gives the same spec as its text."""
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    assert load_spec(path) == parse_spec(GOOD, "elsewhere")
+
+
+def test_the_example_in_the_docs_is_a_spec() -> None:
+    """The complete file in the module's docstring is accepted."""
+    from bandstand.schemas import spec as module
+
+    lines = str(module.__doc__).split("::\n", 1)[1].split("\nOnly")[0]
+    assert parse_spec(lines, "docstring").bandit == "homepage"
+
+
+def test_hash_ignores_layout_and_order_of_keys() -> None:
+    """What is written in another order or style is the same spec."""
+    spec = parse_spec(GOOD, "a")
+    data = json.loads(spec.canonical())
+    backwards = json.dumps(dict(reversed(data.items())), indent=3)
+    assert parse_spec(backwards, "b").hash == spec.hash
+    assert Spec.from_canonical(spec.canonical()).hash == spec.hash
+
+
+def test_known_hashes() -> None:
+    """Hashes are stored in topics, so they must never change for the same spec."""
+    spec = parse_spec(GOOD, "a")
+    assert spec.hash == "5e89bc3f4a57378550d87a2acdd3a0abb395eb54b144c74051d04ef6eaac0057"
+    assert spec.features_hash == "83b21f38a1808898"
+
+
+def test_features_hash_depends_on_the_features_only() -> None:
+    """Another policy or reward keeps it; another order, range or vocabulary doesn't."""
+    spec = parse_spec(GOOD, "a")
+    same = [GOOD.replace("click", "buy"), GOOD.replace("0.5", "2"), GOOD.replace("no, yes", "n")]
+    other = [
+        GOOD.replace("18", "17"),
+        GOOD.replace("[ch, no]", "[no, ch]"),
+        GOOD.replace("age", "a"),
+    ]
+    assert {parse_spec(text, "a").features_hash for text in same} == {spec.features_hash}
+    assert len({parse_spec(text, "a").features_hash for text in other} | {spec.features_hash}) == 4
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"bandit": "a", "new_key": 1}'])
+def test_canonical_text_that_is_no_spec_is_refused(text: str) -> None:
+    """A spec from a newer version or a damaged one gives a SpecError."""
+    with pytest.raises(SpecError, match="canonical spec"):
+        Spec.from_canonical(text)
+
+
+words = st.text(
+    st.characters(exclude_categories=["C", "Z"], exclude_characters="|=#"), min_size=1, max_size=8
+).filter(lambda word: word != "intercept")
+numbers = st.floats(-1e300, 1e300).filter(lambda number: abs(number) > 1e-300 or number == 0)
+
+
+@given(
+    actions=st.lists(words, min_size=1, max_size=5, unique=True),
+    names=st.lists(words, max_size=3, unique=True),
+    low=numbers,
+    span=st.floats(1e-3, 1e3),
+)
+def test_canonical_text_round_trips(
+    actions: list[str], names: list[str], low: float, span: float
+) -> None:
+    """Any spec comes back equal, with equal hashes, from JSON and through YAML."""
+    features = [{"name": n, "kind": "hashed", "buckets": 4} for n in names]
+    high = low + max(span, abs(low))
+    reward = {"name": "r", "low": low, "high": high, "default": low}
+    spec = Spec.model_validate(
+        {
+            "bandit": "b",
+            "actions": actions,
+            "features": features,
+            "policy": {"name": "linear_thompson"},
+            "reward": reward,
+        }
+    )
+    back = Spec.from_canonical(spec.canonical())
+    assert (back, back.hash, back.features_hash) == (spec, spec.hash, spec.features_hash)
+    assert parse_spec(spec.canonical(), "json").hash == spec.hash
