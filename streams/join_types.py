@@ -1,0 +1,180 @@
+"""What goes into the join's core and what comes out of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from bandstand.errors import EventError, StateError
+from bandstand.schemas.wire import Wire
+from bandstand.settings import LaneSettings, milliseconds
+
+__all__ = [
+    "PROGRESS_HEADER",
+    "PROGRESS_KEY",
+    "TICK_HEADER",
+    "Emission",
+    "Log",
+    "Output",
+    "Record",
+    "Refusal",
+    "Rules",
+    "Tail",
+    "parse_tail",
+    "resume_times",
+]
+
+Log = Literal["decisions", "rewards"]
+
+TICK_HEADER = "tick"
+PROGRESS_HEADER = "progress"
+PROGRESS_KEY = b"bandstand.progress"
+
+
+class Record(NamedTuple):
+    """One Kafka record, whatever client read it."""
+
+    offset: int
+    timestamp: int
+    """Kafka timestamp, milliseconds since the epoch."""
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Rules(NamedTuple):
+    """A lane's settings in force, milliseconds; every tick carries them.
+
+    ``window_ms`` and ``grace_ms`` may change from tick to tick, the others are the lane's for good.
+    """
+
+    window_ms: int
+    grace_ms: int
+    lateness_ms: int
+    backward_ms: int
+    skew_ms: int
+
+    @classmethod
+    def from_settings(cls, lane: LaneSettings) -> Rules:
+        """Take the rules from a lane's settings."""
+        return cls(
+            window_ms=milliseconds(lane.window),
+            grace_ms=milliseconds(lane.grace),
+            lateness_ms=milliseconds(lane.lateness),
+            backward_ms=milliseconds(lane.backward),
+            skew_ms=milliseconds(lane.skew),
+        )
+
+    @classmethod
+    def from_header(cls, header: bytes) -> Rules:
+        """Read the rules from a tick's header.
+
+        Raises
+        ------
+        EventError
+            If it isn't such a header.
+        """
+        try:
+            values = json.loads(header)
+            rules = cls(**values)
+        except (ValueError, TypeError) as error:
+            raise EventError("tick", f"header {header[:200]!r} has no rules: {error}") from None
+        if not all(type(value) is int and value >= 0 for value in rules):
+            raise EventError("tick", f"rules {rules} must be whole numbers >= 0")
+        return rules
+
+    def to_header(self) -> bytes:
+        """Write the rules as a tick's header."""
+        return json.dumps(self._asdict(), separators=(",", ":")).encode()
+
+
+class Tail(NamedTuple):
+    """Where the outcome topic says that the decision cursor stands."""
+
+    source_offset: int
+    """Offset of the last decision-log record that is done with."""
+    before: int | None
+    """Largest tick before the next one, milliseconds; None before the first."""
+
+
+class Emission(NamedTuple):
+    """A record for the lane's outcome topic, same partition."""
+
+    key: bytes
+    timestamp: int
+    value: bytes | None
+    headers: list[tuple[str, bytes]] | None
+
+
+class Refusal(NamedTuple):
+    """A record for the dead letters."""
+
+    log: Log
+    record: Record
+    reason: str
+    detail: str
+
+
+class Output(NamedTuple):
+    """What one push has brought about."""
+
+    emissions: list[Emission]
+    refusals: list[Refusal]
+    decisions: Counter[str]
+    """Decisions that reached their state: joined, defaulted, duplicate, oversize, invalid."""
+    rewards: Counter[str]
+    """Rewards that did: joined, late, out_of_window, duplicate, unmatched, invalid."""
+
+
+def parse_tail(record: Record, wire: Wire) -> Tail:
+    """Read where the decision cursor stands from the last record of an outcome partition.
+
+    Parameters
+    ----------
+    record
+        An outcome or a progress record.
+    wire
+        How outcomes are framed.
+
+    Raises
+    ------
+    StateError
+        If it is neither.
+    """
+    try:
+        if record.value is None:
+            return Tail(**json.loads(dict(record.headers)[PROGRESS_HEADER]))
+        outcome = wire.loads("outcome", record.value)
+    except (KeyError, ValueError, TypeError, EventError) as error:
+        raise StateError(
+            f"the last record of the outcome partition (offset {record.offset}) is neither an "
+            f"outcome nor a progress record: {error}; only the join may write there"
+        ) from None
+    return Tail(outcome["source_offset"], outcome["before"])
+
+
+def progress_record(tail: Tail) -> Emission | None:
+    """Give the record that keeps a position alive, once there is a tick to date it by."""
+    if tail.before is None:
+        return None
+    header = json.dumps(tail._asdict(), separators=(",", ":")).encode()
+    return Emission(PROGRESS_KEY, tail.before, None, [(PROGRESS_HEADER, header)])
+
+
+def resume_times(tail: Tail, rules: Rules) -> tuple[int, int] | None:
+    """Give the times from which decisions and rewards must be read again; None: from the start.
+
+    Everything that can still change a verdict lies at or after the first offset whose timestamp is
+    one of these; so does every tick that is at least as large.
+
+    Examples
+    --------
+    >>> resume_times(Tail(7, before=10_000), Rules(60_000, 5_000, 1_000, 200, 300))
+    (8700, 8500)
+    """
+    if tail.before is None:
+        return None
+    decisions = tail.before - rules.lateness_ms - rules.skew_ms
+    return decisions, decisions - rules.backward_ms
