@@ -1,0 +1,63 @@
+"""Starts one server, and ends it when the process that asked for it is gone.
+
+Run as a script, with nothing but the standard library, so that it is there in milliseconds:
+``python -I -S guard.py PARENT LOG COMMAND...``. It prints the server's process id. A parent of 0
+means that nobody is watched: the server is left to itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+_POLL_S = 0.1
+_GRACE_S = 5.0
+
+
+def _spawn(log: str, command: list[str]) -> int:
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    streams = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, out, 1),
+        (os.POSIX_SPAWN_DUP2, out, 2),
+    ]
+    return os.posix_spawn(command[0], command, os.environ, file_actions=streams, setpgroup=0)
+
+
+def _ended(server: int) -> bool:
+    return os.waitpid(server, os.WNOHANG)[0] != 0
+
+
+def _end(server: int) -> None:
+    os.kill(server, signal.SIGTERM)
+    os.kill(server, signal.SIGCONT)
+    deadline = time.monotonic() + _GRACE_S
+    while not _ended(server):
+        if time.monotonic() > deadline:
+            os.killpg(server, signal.SIGKILL)
+            os.waitpid(server, 0)
+            return
+        time.sleep(_POLL_S)
+
+
+def _watch(server: int, parent: int) -> None:
+    while not _ended(server):
+        if os.getppid() != parent:
+            _end(server)
+            return
+        time.sleep(_POLL_S)
+
+
+def main(parent: int, log: str, command: list[str]) -> None:
+    """Start ``command`` and stay until it or the parent has ended."""
+    server = _spawn(log, command)
+    sys.stdout.write(f"{server}\n")
+    sys.stdout.flush()
+    if parent:
+        _watch(server, parent)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

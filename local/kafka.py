@@ -1,0 +1,187 @@
+"""Apache Kafka: one node, KRaft, broker and controller in one process."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bandstand.errors import ServerError
+from bandstand.local import parts
+from bandstand.local.parts import OnProgress
+from bandstand.local.ports import HOST, free_ports
+from bandstand.local.server import Server
+
+_FORMAT_S = 120.0
+_ANSWER_S = 5.0
+_DEFAULTS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    # One node: one replica of everything, and no waiting for others.
+    "default.replication.factor": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    # So that a test may see a dead consumer's partitions move at once.
+    "group.min.session.timeout.ms": "500",
+    "log.retention.hours": "168",
+    # Small: a laptop has many topics and few records.
+    "log.index.size.max.bytes": "1048576",
+    "log.cleaner.dedupe.buffer.size": "8388608",
+}
+_LOG4J = """\
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.target = SYSTEM_OUT
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{ISO8601} %p %c{1} %m%n%ex
+rootLogger.level = warn
+rootLogger.appenderRef.out.ref = out
+logger.group.name = org.apache.kafka.coordinator.group
+logger.group.level = info
+"""
+
+
+class Kafka(Server):
+    """A broker on 127.0.0.1.
+
+    Parameters
+    ----------
+    folder
+        Where its data, settings and log are.
+    properties
+        Server properties beside the built-in ones, or instead of them.
+    heap_mb
+        Limit of Java's heap, in MiB.
+    ports
+        Ports to try first: of the broker, of the controller.
+    ready_within
+        Seconds until it must answer a real client.
+    on_progress
+        Called with what takes more than a moment.
+
+    Examples
+    --------
+    ::
+
+        with Kafka("build/kafka", properties={"message.max.bytes": "2097152"}) as kafka:
+            AdminClient({"bootstrap.servers": kafka.bootstrap_servers}).list_topics(timeout=5)
+    """
+
+    name = "kafka"
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        properties: Mapping[str, str] | None = None,
+        heap_mb: int = 512,
+        ports: Sequence[int] = (),
+        ready_within: float = 60.0,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        super().__init__(folder, ports=ports, ready_within=ready_within, on_progress=on_progress)
+        self._properties = dict(properties or {})
+        self._heap_mb = heap_mb
+        self._data = self.folder / "data"
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Host and port, as ``bootstrap.servers`` of any client wants it."""
+        return f"{HOST}:{self.ports[0]}"
+
+    @property
+    def address(self) -> str:  # noqa: D102
+        return self.bootstrap_servers
+
+    @property
+    def environment(self) -> dict[str, str]:  # noqa: D102
+        return {"BANDSTAND_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers}
+
+    def answers(self) -> bool:  # noqa: D102
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        settings: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "reconnect.backoff.ms": 10,
+            "reconnect.backoff.max.ms": 50,
+            "log_level": 0,
+        }
+        try:
+            metadata = AdminClient(settings).list_topics(timeout=_ANSWER_S)
+        except KafkaException:
+            return False
+        return bool(metadata.cluster_id == self._cluster_id())
+
+    def _pick_ports(self) -> list[int]:
+        return free_ports(2)
+
+    def _prepare(self) -> None:
+        (self.folder / "log4j2.properties").write_text(_LOG4J)
+        properties = {**_DEFAULTS, **self._placement(), **self._properties}
+        lines = [f"{key}={value}\n" for key, value in properties.items()]
+        (self.folder / "server.properties").write_text("".join(lines))
+        if not self._cluster_id():
+            self._format()
+
+    def _placement(self) -> dict[str, str]:
+        broker, controller = self.ports
+        return {
+            "listeners": f"PLAINTEXT://{HOST}:{broker},CONTROLLER://{HOST}:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{broker}",
+            "controller.quorum.voters": f"1@{HOST}:{controller}",
+            "log.dirs": str(self._data),
+        }
+
+    def _cluster_id(self) -> str:
+        """Read the id that the folder was formatted with; empty where it wasn't."""
+        try:
+            lines = (self._data / "meta.properties").read_text().splitlines()
+        except FileNotFoundError:
+            return ""
+        found = dict(line.split("=", 1) for line in lines if "=" in line)
+        return found.get("cluster.id", "")
+
+    def _format(self) -> None:
+        shutil.rmtree(self._data, ignore_errors=True)  # half formatted
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config"]
+        done = subprocess.run(  # noqa: S603 - our own words only
+            [*self._java(), *tool, str(self.folder / "server.properties")],
+            capture_output=True,
+            text=True,
+            timeout=_FORMAT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ServerError(
+                f"Kafka's folder {self._data} can't be formatted:\n{done.stdout}{done.stderr}"
+            )
+
+    def _java(self) -> list[str]:
+        jars = parts.kafka_jars(self._on_progress)
+        return [
+            str(parts.java()),
+            f"-Xmx{self._heap_mb}m",
+            "-XX:+UseSerialGC",
+            f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",
+            "-cp",
+            ":".join(map(str, jars)),
+        ]
+
+    def _command(self) -> list[str]:
+        return [*self._java(), "kafka.Kafka", str(self.folder / "server.properties")]
