@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 __all__ = ["AgeingDict"]
@@ -54,6 +55,10 @@ class AgeingDict(Generic[K, V]):
 
     def __setitem__(self, key: K, value: V) -> None:
         self._young[key] = value
+
+    def update(self, entries: Mapping[K, V]) -> None:
+        """Put several entries."""
+        self._young.update(entries)
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

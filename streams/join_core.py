@@ -249,14 +249,22 @@ class JoinCore:
         before = self.watermark
         after = time if before is None else max(time, before)
         part = splice.rules_part(before, rules.window_ms, rules.backward_ms, rules.grace_ms)
-        self._seen.advance(after)
+        fresh: dict[bytes, int] = {}
         for candidate in self._candidates:
-            self._place(candidate, before, after, rules, part)
+            self._place(candidate, before, after, rules, part, fresh)
         self._candidates.clear()
+        self._seen.advance(after)
+        self._seen.update(fresh)
         self.watermark = after
 
     def _place(
-        self, candidate: _Candidate, before: int | None, after: int, rules: Rules, part: bytes
+        self,
+        candidate: _Candidate,
+        before: int | None,
+        after: int,
+        rules: Rules,
+        part: bytes,
+        fresh: dict[bytes, int],
     ) -> None:
         record, key, body = candidate
         ts = record.timestamp
@@ -264,8 +272,8 @@ class JoinCore:
         if (earliest is not None and ts < earliest) or ts > after + rules.skew_ms:
             self._refuse("decisions", record, _wrong_clock(ts, earliest, after + rules.skew_ms))
             return
-        earlier = self._seen.get(key)
-        self._seen[key] = ts if earlier is None else max(ts, earlier)
+        earlier = fresh[key] if key in fresh else self._seen.get(key)
+        fresh[key] = ts if earlier is None else max(ts, earlier)
         silent = record.offset <= self._done_before
         if earlier is not None and (earliest is None or earlier >= earliest):
             if not silent:
