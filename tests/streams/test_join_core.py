@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bandstand.errors import LogGapError, StateError
 from bandstand.schemas.topics import TICK_KEY
 from bandstand.schemas.wire import Wire
 from bandstand.streams.join_core import JoinCore
