@@ -1,0 +1,5 @@
+"""``python -m bandstand``: the command line."""
+
+from bandstand.cli import main
+
+main()

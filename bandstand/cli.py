@@ -1,0 +1,215 @@
+"""The command line: one command a job, one line for a user's mistake.
+
+Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 an expected
+failure (one line says what), 2 wrong usage, 70 a role that stopped itself to protect its data.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bandstand import __version__
+from bandstand.errors import BandstandError
+from bandstand.output import Output, stderr
+from bandstand.settings import Settings, load_settings
+from bandstand.supervisor import ROLES, Supervisor, stop_with_parent
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="bandstand",
+    help="A streaming learning pipeline for contextual bandits on Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+topics_app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
+snapshot_app = typer.Typer(help="Look at published snapshots.", no_args_is_help=True)
+dev_app = typer.Typer(help="Real servers on this machine.", no_args_is_help=True)
+app.add_typer(dev_app, name="dev")
+app.add_typer(topics_app, name="topics")
+app.add_typer(snapshot_app, name="snapshot")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Supervised = Annotated[
+    bool, typer.Option("--supervised", hidden=True, help="End when standard input is closed.")
+]
+
+
+@dataclass
+class _Globals:
+    config: Path | None = None
+    debug: bool = False
+
+    def settings(self) -> Settings:
+        return load_settings(self.config)
+
+
+_globals = _Globals()
+
+
+def main() -> None:
+    """Run the command line; turns expected errors into one line and exit code 1."""
+    try:
+        app()
+    except BandstandError as error:
+        if _globals.debug:
+            raise
+        stderr.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bandstand {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Settings file; default: BANDSTAND_CONFIG or ./bandstand.toml."),
+    ] = None,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    del version
+    _globals.config, _globals.debug = config, debug
+
+
+@app.command()
+def settings(as_json: Json = False) -> None:
+    """Print the settings in force, secrets masked."""
+    Output(as_json=as_json).record(_flat(_globals.settings(), as_json), "settings in force")
+
+
+def _flat(settings: Settings, nested: bool) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(settings.model_dump_json())
+    if nested:
+        return document
+    flat: dict[str, Any] = {}
+    pending = list(document.items())
+    while pending:
+        name, value = pending.pop(0)
+        if isinstance(value, dict):
+            pending[:0] = [(f"{name}.{key}", part) for key, part in value.items()]
+        else:
+            flat[name] = value
+    return flat
+
+
+@topics_app.command("create")
+def topics_create(as_json: Json = False) -> None:
+    """Create the topics that are missing, set up so that nothing is lost."""
+    from bandstand.streams.topics import create
+
+    out = Output(as_json=as_json)
+    created = create(_globals.settings())
+    out.rows([{"topic": name} for name in created], "topics created")
+
+
+@topics_app.command("check")
+def topics_check(as_json: Json = False) -> None:
+    """Compare the topics with what the pipeline's promises need; exit 1 on a finding."""
+    from bandstand.streams.topics import check
+
+    out = Output(as_json=as_json)
+    findings = check(_globals.settings())
+    out.rows([{"finding": str(finding)} for finding in findings], "findings")
+    if findings:
+        raise typer.Exit(1)
+    out.say("topics are as they must be")
+
+
+@app.command()
+def apply(
+    specs: Annotated[list[Path], typer.Argument(help="YAML files, one bandit each.")],
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    author: Annotated[str, typer.Option(help="Who; default: the user's name.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Publish bandits' specs; every running role follows."""
+    from bandstand.schemas.spec import load_spec
+    from bandstand.streams.specs import apply_spec
+
+    settings = _globals.settings()
+    loaded = [load_spec(path) for path in specs]
+    rows = [
+        {
+            "bandit": spec.bandit,
+            "epoch": apply_spec(settings, spec, author=author or getpass.getuser(), reason=reason),
+            "spec_hash": spec.hash[:16],
+        }
+        for spec in loaded
+    ]
+    Output(as_json=as_json).rows(rows, "specs in force")
+
+
+def _role(run: Callable[[Settings], None], supervised: bool) -> None:
+    if supervised:
+        stop_with_parent()
+    run(_globals.settings())
+
+
+@app.command()
+def join(supervised: Supervised = False) -> None:
+    """Join rewards to decisions."""
+    from bandstand.streams.join import run
+
+    _role(run, supervised)
+
+
+@app.command()
+def learn(supervised: Supervised = False) -> None:
+    """Learn from outcomes."""
+    from bandstand.streams.learn import run
+
+    _role(run, supervised)
+
+
+@app.command()
+def publish(supervised: Supervised = False) -> None:
+    """Publish snapshots."""
+    from bandstand.streams.publish import run
+
+    _role(run, supervised)
+
+
+@app.command()
+def archive(supervised: Supervised = False) -> None:
+    """Archive all topics to Parquet."""
+    from bandstand.archive.role import run
+
+    _role(run, supervised)
+
+
+@app.command("run")
+def run_all(
+    roles: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(ROLES)}.")] = None,
+) -> None:
+    """Run roles (default: all) as child processes; when one ends, all end."""
+    from bandstand.logs import configure_logs
+
+    chosen = roles or list(ROLES)
+    unknown = [role for role in chosen if role not in ROLES]
+    if unknown:
+        raise typer.BadParameter(f"unknown role {unknown[0]!r}; allowed: {', '.join(ROLES)}")
+    settings = _globals.settings()
+    configure_logs(settings.log)
+    environment = dict(os.environ)
+    if _globals.config is not None:
+        environment["BANDSTAND_CONFIG"] = str(_globals.config)
+    Supervisor(settings, chosen, environment).run()

@@ -1,0 +1,86 @@
+"""What commands print: tables and lines for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+__all__ = ["Output", "progress_bar", "stderr"]
+
+stderr = Console(stderr=True, highlight=False)
+
+
+class Output:
+    """Where a command's results go: data to standard output, the rest to standard error.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON document instead of tables.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    def rows(self, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+        """Print rows that have the same columns."""
+        if self._as_json:
+            self._document(list(rows))
+            return
+        if not rows:
+            stderr.print(f"{title or 'result'}: nothing")
+            return
+        table = Table(title=title or None, title_justify="left", header_style="bold")
+        for name in rows[0]:
+            table.add_column(name.replace("_", " "))
+        for row in rows:
+            table.add_row(*(_text(value) for value in row.values()))
+        self._console.print(table)
+
+    def record(self, record: Mapping[str, Any], title: str = "") -> None:
+        """Print one record, a line a field."""
+        if self._as_json:
+            self._document(record)
+            return
+        table = Table(title=title or None, title_justify="left", show_header=False)
+        for name, value in record.items():
+            table.add_row(name, _text(value))
+        self._console.print(table)
+
+    def say(self, text: str) -> None:
+        """Tell a person what happened; nothing for a program."""
+        if not self._as_json:
+            stderr.print(text)
+
+    def _document(self, value: object) -> None:
+        sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict | list):
+        return json.dumps(value, default=str)
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Show progress on standard error; only text where it isn't a terminal."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        console=stderr,
+        transient=False,
+    )
+    with bar:
+        yield bar
