@@ -8,8 +8,8 @@ costs itself only, and what is let through is what `codec.decode` lets through, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Final
 
 import numpy as np
@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyruhvro
 
 from bandstand.errors import EventError
-from bandstand.schemas.codec import END, END_BYTES, current, decode, encode, schema_json
+from bandstand.schemas.codec import decode, encode
+from bandstand.schemas.definitions import END, END_BYTES, current, schema_json
 from bandstand.schemas.wire import Wire
 
 __all__ = ["Bad", "Batch", "arrow_schema", "columns"]
@@ -47,25 +48,34 @@ class Batch:
         repeated key as often as it was written; the last one counts, as in a dict.
     rows
         Index of each good row among the values; int64, ascending.
-    bodies
-        Each good row's own bytes as the current schema gives them, without a header.
     bad
         The others, ascending.
+    frames
+        Each good row's bytes, the current schema's from ``start`` on.
+    start
+        Length of the header that the frames still have.
     """
 
     table: pa.RecordBatch
     rows: npt.NDArray[np.int64]
-    bodies: list[bytes]
     bad: list[Bad]
+    frames: list[bytes]
+    start: int
+
+    @cached_property
+    def bodies(self) -> list[bytes]:
+        """Each good row's own bytes as the current schema gives them, without a header."""
+        return [frame[self.start :] for frame in self.frames]
 
 
 @dataclass
-class _Bodies:
-    """Bodies in the current schema, with the indexes they came from."""
+class _Frames:
+    """Values whose headers were read, with the indexes they came from."""
 
-    bodies: list[bytes] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    bad: list[Bad] = field(default_factory=list)
+    frames: list[bytes]
+    start: int
+    rows: list[int]
+    bad: list[Bad]
 
 
 @cache
@@ -107,33 +117,39 @@ def columns(name: str, values: Sequence[bytes | None], wire: Wire) -> Batch:
     >>> [(bad.index, bad.error.reason) for bad in batch.bad]
     [(1, 'truncated'), (2, 'empty')]
     """
-    found = _bodies(name, values, wire)
-    tables, refused = _sift(_reader(name), found.bodies, 0)
-    tables = tables or [pa.RecordBatch.from_pylist([], schema=arrow_schema(name))]
+    found = _frames(name, values, wire)
+    tables, refused = _sift(_reader(name), found, range(len(found.frames)))
     if refused:
         found = _without(name, found, refused)
     return Batch(
-        table=pa.concat_batches(tables) if len(tables) > 1 else tables[0],
+        table=_joined(name, tables),
         rows=np.asarray(found.rows, dtype=np.int64),
-        bodies=found.bodies,
         bad=sorted(found.bad, key=lambda bad: bad.index),
+        frames=found.frames,
+        start=found.start,
     )
 
 
-def _bodies(name: str, values: Sequence[bytes | None], wire: Wire) -> _Bodies:
-    """Take the headers off; at once where all are the one that this process writes."""
+def _joined(name: str, tables: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if not tables:
+        return pa.RecordBatch.from_pylist([], schema=arrow_schema(name))
+    return tables[0] if len(tables) == 1 else pa.concat_batches(tables)
+
+
+def _frames(name: str, values: Sequence[bytes | None], wire: Wire) -> _Frames:
+    """Read the headers; at once where all are the one that this process writes."""
     header = wire.header(name)
-    start = len(header)
-    if all(value is not None and value.startswith(header) for value in values):
-        return _Bodies([value[start:] for value in values if value], list(range(len(values))))
-    found = _Bodies()
+    frames = [value for value in values if value is not None and value.startswith(header)]
+    if len(frames) == len(values):
+        return _Frames(frames, len(header), list(range(len(frames))), [])
+    found = _Frames([], 0, [], [])
     for row, value in enumerate(values):
         try:
-            body = _body(name, value, wire)
+            frame = _body(name, value, wire)
         except EventError as error:
             found.bad.append(Bad(row, error))
         else:
-            found.bodies.append(body)
+            found.frames.append(frame)
             found.rows.append(row)
     return found
 
@@ -156,44 +172,48 @@ def _reader(name: str) -> Reader:
     """Choose the codec of a schema."""
     schema = current(name)
 
-    def in_rust(bodies: list[bytes]) -> pa.RecordBatch:
-        table = pyruhvro.deserialize_array([body + END_BYTES for body in bodies], schema.columns)
+    def in_rust(ended: list[bytes]) -> pa.RecordBatch:
+        table = pyruhvro.deserialize_array(ended, schema.columns)
         table.validate(full=True)
         if not pc.all(pc.equal(table["end"], END)).as_py():
             raise ValueError("bytes follow a record")
         return table.drop_columns(["end"])
 
-    def in_python(bodies: list[bytes]) -> pa.RecordBatch:
-        records = [decode(name, body) for body in bodies]
+    def in_python(ended: list[bytes]) -> pa.RecordBatch:
+        records = [decode(name, body.removesuffix(END_BYTES)) for body in ended]
         return pa.RecordBatch.from_pylist(records, schema=arrow_schema(name))
 
     return in_rust if schema.in_rust else in_python
 
 
-def _sift(read: Reader, bodies: list[bytes], first: int) -> tuple[list[pa.RecordBatch], list[int]]:
-    """Read what can be read, halving what is refused; the indexes of what can't come second."""
+def _sift(read: Reader, found: _Frames, part: range) -> tuple[list[pa.RecordBatch], list[int]]:
+    """Read what can be read, halving what is refused; the places of what can't come second."""
+    start = found.start
     try:
-        return [read(bodies)], []
+        return [read([found.frames[at][start:] + END_BYTES for at in part])], []
     except (ValueError, EventError):
-        if len(bodies) == 1:
-            return [], [first]
-    step = 1 if len(bodies) <= ONE_BY_ONE else (len(bodies) + 1) // 2
+        if len(part) == 1:
+            return [], [part.start]
+    step = 1 if len(part) <= ONE_BY_ONE else (len(part) + 1) // 2
     tables: list[pa.RecordBatch] = []
     refused: list[int] = []
-    for start in range(0, len(bodies), step):
-        more = _sift(read, bodies[start : start + step], first + start)
+    for first in range(0, len(part), step):
+        more = _sift(read, found, part[first : first + step])
         tables += more[0]
         refused += more[1]
     return tables, refused
 
 
-def _without(name: str, found: _Bodies, refused: list[int]) -> _Bodies:
+def _without(name: str, found: _Frames, refused: list[int]) -> _Frames:
     """Move the refused records to the bad ones, each with its reason."""
     out = set(refused)
-    kept = [at for at in range(len(found.bodies)) if at not in out]
-    bad = [Bad(found.rows[at], _reason(name, found.bodies[at])) for at in refused]
-    return _Bodies(
-        [found.bodies[at] for at in kept], [found.rows[at] for at in kept], [*found.bad, *bad]
+    kept = [at for at in range(len(found.frames)) if at not in out]
+    bad = [Bad(found.rows[at], _reason(name, found.frames[at][found.start :])) for at in refused]
+    return _Frames(
+        [found.frames[at] for at in kept],
+        found.start,
+        [found.rows[at] for at in kept],
+        found.bad + bad,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bandstand.errors import EventError
-from bandstand.schemas.codec import END, END_BYTES, NAMES, current, decode, encode, fingerprint
+from bandstand.schemas.codec import NAMES, current, decode, encode, fingerprint
+from bandstand.schemas.definitions import END, END_BYTES
 
 REWARD = {
     "bandit": "home",
