@@ -1,0 +1,133 @@
+"""What an algorithm is: the sums it keeps, how they are solved, and how it then decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bandstand.errors import DecisionError
+from bandstand.schemas.spec import Spec
+
+__all__ = ["Algorithm", "Arrays", "Choice", "Policy", "Rows", "Solved", "Whole", "eligible_indexes"]
+
+Arrays = Mapping[str, npt.NDArray[np.float64]]
+Whole = Mapping[str, npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Outcomes as an algorithm sees them, at most `grid.CHUNK` of them.
+
+    Parameters
+    ----------
+    actions
+        int[n], indexes into the spec's actions.
+    steps
+        float64[n, d + 1], whole steps of the grid: the features, then the scaled reward (0 to 1).
+    """
+
+    actions: npt.NDArray[np.integer[Any]]
+    steps: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A policy in numbers: what a snapshot carries.
+
+    Parameters
+    ----------
+    parameters
+        Named numbers.
+    arrays
+        Named float64 arrays.
+    """
+
+    parameters: Mapping[str, float]
+    arrays: Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a policy knows about one decision, in the order of the eligible actions.
+
+    Parameters
+    ----------
+    probabilities
+        float64[k], >= 0, sum 1, none below the spec's floor. Not to be written to.
+    scores
+        float64[k], expected rewards in the reward's own unit.
+    features
+        float32[d], the vector that the policy saw; empty for a policy without context.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]
+    features: npt.NDArray[np.float32]
+
+
+class Policy(Protocol):
+    """Decides by one solved posterior; safe to use from several threads."""
+
+    @property
+    def spec(self) -> Spec:
+        """The spec in force."""
+
+    def decide(self, context: Mapping[str, Any], eligible: Sequence[str]) -> Choice:
+        """Give the probability of every eligible action.
+
+        Parameters
+        ----------
+        context
+            Attributes of the subject by name.
+        eligible
+            Actions that may be taken, distinct; the order is that of the answer.
+
+        Raises
+        ------
+        DecisionError
+            If no action is eligible, one is unknown or repeated, or an attribute isn't of its
+            feature's kind.
+        """
+
+
+class Algorithm(Protocol):
+    """A learner whose statistics are sums, and the policy that they give."""
+
+    def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
+        """Name the sums and their shapes."""
+
+    def sums(self, spec: Spec, rows: Rows) -> Whole:
+        """Sum up outcomes, exactly."""
+
+    def solve(self, spec: Spec, sums: Whole) -> Solved:
+        """Add the prior and solve."""
+
+    def solved_shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
+        """Name the arrays that `solve` gives, and their shapes."""
+
+    def policy(self, spec: Spec, solved: Solved) -> Policy:
+        """Make the policy of a posterior."""
+
+
+def eligible_indexes(spec: Spec, eligible: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Give the indexes of eligible actions among the spec's.
+
+    Raises
+    ------
+    DecisionError
+        If there is none, or one is unknown or repeated.
+    """
+    known = {action: index for index, action in enumerate(spec.actions)}
+    unknown = [action for action in eligible if action not in known]
+    allowed = f"bandit {spec.bandit!r} has the actions {', '.join(spec.actions)}"
+    if unknown:
+        raise DecisionError(f"unknown action {', '.join(map(repr, unknown))}; {allowed}")
+    if not eligible:
+        raise DecisionError(f"no action is eligible; give at least one: {allowed}")
+    if len(set(eligible)) < len(eligible):
+        raise DecisionError(f"eligible actions {list(eligible)} aren't distinct; give each once")
+    return np.array([known[action] for action in eligible], dtype=np.intp)

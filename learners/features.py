@@ -1,0 +1,320 @@
+"""From a subject's attributes to the feature columns of a spec, one by one or a batch at a time.
+
+A numeric attribute becomes ``(2 * x - low - high) / (high - low)``, so -1 at low, 1 at high; where
+it is absent, 0, the middle. A categorical one becomes a 1 in the column of its word, a hashed one
+a 1 in column ``crc32(utf8(name + "=" + word)) % buckets``; where it is absent or its word isn't in
+the vocabulary, zeros. The first column is always 1. All values are put on the grid
+(`bandstand.learners.grid`), for serving and for learning alike, so that both see the same bits.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bandstand.errors import DecisionError
+from bandstand.learners.grid import on_grid, to_steps
+from bandstand.schemas.spec import Categorical, Hashed, Numeric, Spec
+
+__all__ = ["Built", "Features", "bucket"]
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Steps = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Built:
+    """Feature columns of n decisions.
+
+    Parameters
+    ----------
+    steps
+        float64[n, d], whole steps of the grid; finite in usable rows.
+    rejected
+        Reason to the rows (bool[n]) that can't be used for it; no row has two reasons.
+    counters
+        ``clipped_features``, ``missing_features``, ``unknown_categories``: values, where any.
+    """
+
+    steps: Steps
+    rejected: Mapping[str, Bools] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+def bucket(name: str, value: str, buckets: int) -> int:
+    """Give the hash bucket of a word of a hashed feature.
+
+    Examples
+    --------
+    >>> bucket("page", "/home", 16)
+    3
+    """
+    return zlib.crc32(f"{name}={value}".encode()) % buckets
+
+
+class Features:
+    """The feature columns of one spec.
+
+    Parameters
+    ----------
+    spec
+        Whose features; a policy without context has none, not even the intercept.
+
+    Examples
+    --------
+    >>> from bandstand.schemas.spec import parse_spec
+    >>> features = Features(parse_spec('''
+    ... bandit: home
+    ... actions: [a, b]
+    ... features:
+    ...   - {name: age, kind: numeric, low: 0, high: 100}
+    ...   - {name: country, kind: categorical, values: [ch, no]}
+    ... policy: {name: linear_thompson}
+    ... reward: {name: click}
+    ... ''', "home.yaml"))
+    >>> features.names
+    ('intercept', 'age', 'country=ch', 'country=no')
+    >>> features.vector({"age": 75, "country": "no"})
+    array([1. , 0.5, 0. , 1. ], dtype=float32)
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.names = spec.feature_names
+        self.dimension = len(self.names)
+        self.hash = spec.features_hash
+        self._numeric: dict[str, int] = {}
+        self._first: dict[str, int] = {}
+        self._words: dict[str, Categorical | Hashed] = {}
+        column, low, high = 1, [], []
+        for feature in spec.features:
+            if isinstance(feature, Numeric):
+                self._numeric[feature.name] = column
+                low.append(feature.low)
+                high.append(feature.high)
+            else:
+                self._words[feature.name] = feature
+                self._first[feature.name] = column
+            column += len(feature.columns)
+        self._numeric_columns = np.array(list(self._numeric.values()), dtype=np.intp)
+        self._low, self._high = np.array(low), np.array(high)
+        self._middle = self._low / 2 + self._high / 2
+        self._half = self._high / 2 - self._low / 2
+        self._vocabulary = {
+            (feature.name, word): self._first[feature.name] + index
+            for feature in self._words.values()
+            if isinstance(feature, Categorical)
+            for index, word in enumerate(feature.values)
+        }
+
+    def vector(self, context: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+        """Build the vector of one subject.
+
+        Parameters
+        ----------
+        context
+            Attributes by name; numbers for numeric features, text for the others. Attributes that
+            are no features don't matter.
+
+        Returns
+        -------
+        float32[d], on the grid.
+
+        Raises
+        ------
+        DecisionError
+            If an attribute isn't of its feature's kind, or isn't finite.
+        """
+        vector = np.zeros(self.dimension, dtype=np.float32)
+        if not self.dimension:
+            return vector
+        vector[0] = 1.0
+        if self._numeric:
+            vector[self._numeric_columns] = self._numbers(context)
+        for name in self._words:
+            word = context.get(name)
+            if word is not None:
+                column = self._column(name, word)
+                if column is not None:
+                    vector[column] = 1.0
+        return vector
+
+    def matrix(self, decisions: pa.StructArray) -> Built:
+        """Build the columns of n decisions.
+
+        A vector that was logged under this very definition is used as it stands; otherwise the
+        columns are built from the subject's attribute maps.
+
+        Parameters
+        ----------
+        decisions
+            The column ``decision`` of n outcomes, without nulls.
+
+        Returns
+        -------
+        Built
+            Rejected for ``features_hash``: a vector of another definition, and no attributes;
+            ``features_width``: this definition, another length; ``features_not_finite``.
+        """
+        count = len(decisions)
+        if not self.dimension:
+            return Built(np.zeros((count, 0)))
+        vectors = decisions.field("features")
+        widths = np.diff(vectors.offsets.to_numpy())
+        ours = _mask(pc.equal(decisions.field("features_hash"), self.hash))
+        logged = ours & (widths == self.dimension)
+        if logged.all():
+            return self._checked(_flat(vectors).reshape(count, self.dimension), {}, {})
+        return self._mixed(decisions, ours, logged, widths)
+
+    def _mixed(self, decisions: pa.StructArray, ours: Bools, logged: Bools, widths: Ints) -> Built:
+        numeric, words = decisions.field("subject_numeric"), decisions.field("subject_categorical")
+        anonymous = _mask(pc.equal(decisions.field("features_hash"), ""))
+        bare = (_sizes(numeric) == 0) & (_sizes(words) == 0)
+        foreign = ~ours & bare & (~anonymous | (widths > 0))
+        wrong = ours & (widths > 0) & ~logged
+        matrix = np.zeros((len(decisions), self.dimension))
+        matrix[:, 0] = 1.0
+        counters: dict[str, int] = {}
+        built = ~(logged | foreign | wrong)
+        self._put_numbers(numeric, matrix, built, counters)
+        self._put_words(words, matrix, built, counters)
+        flat = _flat(decisions.field("features"))[np.repeat(logged, widths)]
+        matrix[logged] = flat.reshape(-1, self.dimension)
+        rejected = {"features_hash": foreign, "features_width": wrong}
+        return self._checked(matrix, {k: v for k, v in rejected.items() if v.any()}, counters)
+
+    def _checked(
+        self, matrix: npt.NDArray[Any], rejected: dict[str, Bools], counters: dict[str, int]
+    ) -> Built:
+        finite = np.isfinite(matrix)
+        if not finite.all():
+            bad = ~finite.all(axis=1)
+            rejected["features_not_finite"] = bad
+            matrix = np.where(bad[:, None], 0.0, matrix)
+        steps, clipped = to_steps(matrix)
+        if clipped:
+            counters["clipped_features"] = clipped
+        return Built(steps, rejected, counters)
+
+    def _scaled(self, raw: Steps) -> Steps:
+        with np.errstate(over="ignore"):
+            return np.asarray((raw - self._middle) / self._half)
+
+    def _numbers(self, context: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+        try:
+            raw = np.array([context[name] for name in self._numeric])
+        except KeyError:
+            raw = np.array([None])
+        if raw.dtype.kind not in "fiu":
+            raw = np.array([self._number(n, context.get(n)) for n in self._numeric])
+        scaled = self._scaled(raw)
+        if not np.isfinite(raw).all():
+            name = next(n for n, x in zip(self._numeric, raw, strict=True) if not np.isfinite(x))
+            raise DecisionError(f"attribute {name!r} is {context[name]!r}; give a finite number")
+        return on_grid(scaled)
+
+    def _number(self, name: str, value: Any) -> float:
+        if value is None:
+            return float(self._middle[list(self._numeric).index(name)])
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+            raise DecisionError(f"attribute {name!r} is {value!r}; its feature takes a number")
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf")
+
+    def _column(self, name: str, word: Any) -> int | None:
+        if not isinstance(word, str):
+            raise DecisionError(f"attribute {name!r} is {word!r}; its feature takes text")
+        feature = self._words[name]
+        if isinstance(feature, Hashed):
+            return self._first[name] + bucket(name, word, feature.buckets)
+        return self._vocabulary.get((name, word))
+
+    def _put_numbers(
+        self, maps: pa.MapArray, matrix: Steps, built: Bools, counters: dict[str, int]
+    ) -> None:
+        if not self._numeric:
+            return
+        rows, names, keys = _entries(maps)
+        slots = {name: slot for slot, name in enumerate(self._numeric)}
+        slot = np.array([slots.get(name, -1) for name in names], dtype=np.int64)[keys]
+        known = (slot >= 0) & built[rows]
+        # An absent value stands at the middle, which scales to 0. Of repeated keys the last counts.
+        raw = np.tile(self._middle, (len(matrix), 1))
+        given = np.zeros(raw.shape, dtype=bool)
+        raw[rows[known], slot[known]] = _items(maps).to_numpy()[known]
+        given[rows[known], slot[known]] = True
+        scaled = self._scaled(raw)
+        # A finite attribute far outside may overflow when scaled: that is cut, not refused.
+        scaled = np.where(np.isfinite(raw), np.clip(scaled, -1e9, 1e9), np.nan)
+        matrix[:, self._numeric_columns] = scaled
+        _count(counters, "missing_features", ~given[built])
+
+    def _put_words(
+        self, maps: pa.MapArray, matrix: Steps, built: Bools, counters: dict[str, int]
+    ) -> None:
+        if not self._words:
+            return
+        rows, names, keys = _entries(maps)
+        words = _items(maps).dictionary_encode()
+        vocabulary, codes = words.dictionary.to_pylist(), words.indices.to_numpy()
+        for name in self._words:
+            code = np.full(len(matrix), -1, dtype=np.int64)
+            mine = keys == (names.index(name) if name in names else -1)
+            code[rows[mine]] = codes[mine]
+            columns = np.full(len(vocabulary) + 1, -1, dtype=np.int64)
+            for used in np.unique(code[code >= 0]):
+                column = self._column(name, vocabulary[used])
+                columns[used] = -1 if column is None else column
+            column_of = columns[code]
+            hit = (column_of >= 0) & built
+            matrix[hit, column_of[hit]] = 1.0
+            _count(counters, "missing_features", (code < 0) & built)
+            _count(counters, "unknown_categories", (code >= 0) & (column_of < 0) & built)
+
+
+def _count(counters: dict[str, int], name: str, which: Bools) -> None:
+    number = int(np.count_nonzero(which))
+    if number:
+        counters[name] = counters.get(name, 0) + number
+
+
+def _mask(array: pa.BooleanArray) -> Bools:
+    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _sizes(array: pa.MapArray) -> Ints:
+    return np.asarray(np.diff(array.offsets.to_numpy()), dtype=np.int64)
+
+
+def _flat(array: pa.ListArray) -> npt.NDArray[np.float32]:
+    offsets = array.offsets
+    first, last = offsets[0].as_py(), offsets[-1].as_py()
+    return np.asarray(array.values.slice(first, last - first).to_numpy())
+
+
+def _entries(maps: pa.MapArray) -> tuple[Ints, list[str], Ints]:
+    """Give, for each entry of a map column, its row and key; keys as codes into a list of names."""
+    keys = _part(maps, maps.keys).dictionary_encode()
+    rows = np.repeat(np.arange(len(maps)), _sizes(maps))
+    return rows, keys.dictionary.to_pylist(), keys.indices.to_numpy()
+
+
+def _items(maps: pa.MapArray) -> pa.Array:
+    return _part(maps, maps.items)
+
+
+def _part(maps: pa.MapArray, children: pa.Array) -> pa.Array:
+    """Give the keys or items of a map column that may be a slice of a longer one."""
+    offsets = maps.offsets
+    first, last = offsets[0].as_py(), offsets[-1].as_py()
+    return children.slice(first, last - first)

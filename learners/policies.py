@@ -1,0 +1,79 @@
+"""From statistics to a policy, and from a snapshot to the same policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bandstand.errors import StateError
+from bandstand.learners.algorithm import Algorithm, Choice, Policy, Rows, Solved
+from bandstand.learners.draw import draw, uniform
+from bandstand.learners.registry import ALGORITHMS, algorithm_of
+from bandstand.learners.statistics import Statistics
+from bandstand.schemas.spec import Spec
+
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Choice",
+    "Policy",
+    "Rows",
+    "Solved",
+    "draw",
+    "policy_from_snapshot",
+    "solve",
+    "uniform",
+]
+
+
+def solve(spec: Spec, statistics: Statistics) -> Solved:
+    """Add the prior to the statistics and solve.
+
+    Raises
+    ------
+    StateError
+        If a posterior can't be solved.
+    """
+    return algorithm_of(spec).solve(spec, statistics.sums)
+
+
+def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:
+    """Make the policy that a snapshot holds.
+
+    Parameters
+    ----------
+    snapshot
+        A record of the snapshot schema.
+
+    Raises
+    ------
+    SpecError
+        If its spec isn't one that this version knows.
+    StateError
+        If its arrays don't fit, e.g. because they were cut short.
+    """
+    spec = Spec.from_canonical(snapshot["spec"])
+    arrays = {array["name"]: _array(array) for array in snapshot["arrays"]}
+    algorithm = algorithm_of(spec)
+    for name, shape in algorithm.solved_shapes(spec).items():
+        given = arrays.get(name)
+        if given is None or given.shape != shape or not np.isfinite(given).all():
+            found = None if given is None else given.shape
+            raise StateError(
+                f"snapshot {snapshot['version']!r} of bandit {spec.bandit!r}: array {name!r} has"
+                f" shape {found} or numbers that aren't finite; its spec asks for {shape}"
+            )
+    return algorithm.policy(spec, Solved(snapshot["parameters"], arrays))
+
+
+def _array(array: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    shape = tuple(array["shape"])
+    if len(array["data"]) != 8 * math.prod(shape):
+        raise StateError(
+            f"array {array['name']!r} has {len(array['data'])} bytes; its shape {shape} asks for"
+            f" {8 * math.prod(shape)}"
+        )
+    return np.frombuffer(array["data"], dtype="<f8").reshape(shape).astype(np.float64)

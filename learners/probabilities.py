@@ -1,0 +1,200 @@
+"""The exact probability that each of several independent posteriors gives the largest value.
+
+Thompson sampling draws one value an action and takes the largest. The probability that this is
+action k is an integral over one number, ::
+
+    P(k) = integral of pdf_k(x) * product over j != k of cdf_j(x) dx
+
+which is computed here for all k at once, on one grid: with C the cdfs, G their product and w the
+weights of the quadrature, ``P = (pdf / C) @ (w * G)``. No value is drawn.
+
+The grid starts at L, the largest of the actions' lowest plausible values (5.5 standard deviations
+below the mean): left of it the leader's cdf, and with it the product, is below 2e-8. Actions whose
+highest plausible value is below L can't win and get 0. From L the spacing grows exponentially,
+since whatever is narrow lies near L in units of its own width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import (
+    betainc,
+    betaincc,
+    betaincinv,
+    betaln,
+    expit,
+    log_expit,
+    logit,
+    ndtr,
+    polygamma,
+)
+
+__all__ = ["beta_best", "gaussian_best", "with_floor"]
+
+Floats = npt.NDArray[np.float64]
+
+REACH: Final = 5.5
+"""Standard deviations from the mean that count as plausible."""
+
+TAIL: Final = float(ndtr(-REACH))
+"""Probability beyond that, 1.9e-8."""
+
+NARROWEST: Final = 1e-6
+"""Least standard deviation, in parts of the greatest; below it the shape no longer matters."""
+
+STEP: Final = 1 / 20
+"""Spacing of the nodes in t, where x = L + delta * (e**t - 1)."""
+
+_T = np.arange(0.0, 40.0, STEP)
+_EXPM1, _EXP = np.expm1(_T), np.exp(_T)
+_EXP_FIRST_HALVED = _EXP.copy()
+_EXP_FIRST_HALVED[0] = 0.5
+
+
+def gaussian_best(mean: Floats, deviation: Floats) -> Floats:
+    """Probability of each of k independent normal variables to be the largest.
+
+    Parameters
+    ----------
+    mean
+        float64[k], finite.
+    deviation
+        float64[k], standard deviations, >= 0. One below 1e-6 of the greatest counts as that much.
+        If all are 0, the greatest mean wins, and equal ones share.
+
+    Returns
+    -------
+    float64[k], >= 0, sum 1; each within 1e-7 of the integral.
+
+    Examples
+    --------
+    A difference of 3 with standard deviation 5 is positive with probability cdf(0.6):
+
+    >>> gaussian_best(np.array([3.0, 0.0]), np.array([3.0, 4.0])).round(6)
+    array([0.725747, 0.274253])
+    """
+    if len(mean) == 1:
+        return np.ones(1)
+    widest = float(deviation.max())
+    if widest == 0.0:
+        return _shared(mean)
+    deviation = np.maximum(deviation, NARROWEST * widest)
+    if len(mean) == 2:
+        spread = math.hypot(deviation[0], deviation[1])
+        first = float(ndtr((mean[0] - mean[1]) / spread))
+        return np.array([first, 1.0 - first])
+    margin = REACH * deviation
+    lowest = float((mean - margin).max())
+    highest = mean + margin
+    able = highest >= lowest
+    if able.all():
+        return _gaussian_integral(mean, deviation, lowest, float(highest.max()))
+    result = np.zeros(len(mean))
+    result[able] = _gaussian_integral(mean[able], deviation[able], lowest, float(highest.max()))
+    return result
+
+
+def _gaussian_integral(mean: Floats, deviation: Floats, lowest: float, highest: float) -> Floats:
+    delta = 2.0 * float(deviation.min())
+    count = math.ceil(math.log1p((highest - lowest) / delta) / STEP) + 2
+    z = np.multiply.outer(delta / deviation, _EXPM1[:count])
+    z += ((lowest - mean) / deviation)[:, None]
+    below = ndtr(z)
+    weights = below.prod(axis=0)
+    weights *= _EXP_FIRST_HALVED[:count]
+    np.multiply(z, z, out=z)
+    z *= -0.5
+    np.exp(z, out=z)
+    z /= below
+    result = z @ weights
+    result /= deviation
+    result /= result.sum()
+    return np.asarray(result)
+
+
+def _shared(mean: Floats) -> Floats:
+    best = mean == mean.max()
+    return np.asarray(best / best.sum())
+
+
+WIDEST_STEP: Final = 4.0
+"""Where the spacing of the grid over log-odds stops growing; times STEP it is 0.2."""
+
+
+def beta_best(successes: Floats, failures: Floats) -> Floats:
+    """Probability of each of k independent beta variables to be the largest.
+
+    The integral runs over the log-odds, in which even a beta variable with tiny parameters has a
+    smooth density.
+
+    Parameters
+    ----------
+    successes, failures
+        float64[k], the parameters of each, at least 0.1.
+
+    Returns
+    -------
+    float64[k], >= 0, sum 1; each within 1e-6 of the integral.
+
+    Examples
+    --------
+    Against a uniform variable, one with mean 0.6 wins with probability 0.6:
+
+    >>> beta_best(np.array([3.0, 1.0]), np.array([2.0, 1.0])).round(6)
+    array([0.6, 0.4])
+    """
+    if len(successes) == 1:
+        return np.ones(1)
+    low = logit(betaincinv(successes, failures, TAIL))
+    high = -logit(betaincinv(failures, successes, TAIL))
+    able = high >= low.max()
+    a, b = successes[able], failures[able]
+    width = np.sqrt(polygamma(1, a) + polygamma(1, b))
+    x, weights = _graded(float(low.max()), float(high.max()), 2.0 * min(1.0, float(width.min())))
+    a, b = a[:, None], b[:, None]
+    below = np.where(x < 0, betainc(a, b, expit(x)), betaincc(b, a, expit(-x)))
+    density = np.exp(a * log_expit(x) + b * log_expit(-x) - betaln(a, b))
+    result = np.zeros(len(successes))
+    result[able] = (density / below) @ (weights * below.prod(axis=0))
+    return np.asarray(result / result.sum())
+
+
+def _graded(lowest: float, highest: float, delta: float) -> tuple[Floats, Floats]:
+    """Nodes and trapezoid weights from lowest to highest, in smoothly growing steps.
+
+    ``dx/dt = delta * e**t / (1 + r * e**t)`` with ``r = delta / WIDEST_STEP``: exponential where
+    x is near the lowest, then linear.
+    """
+    ratio = delta / WIDEST_STEP
+    span = (highest - lowest) / WIDEST_STEP
+    end = span + math.log1p(ratio - math.exp(-span)) - math.log(ratio)
+    t = np.arange(math.ceil(end / STEP) + 2) * STEP
+    # log((1 + r e^t) / (1 + r)), without overflow for large t
+    grown = np.logaddexp(0.0, t + math.log(ratio)) - math.log1p(ratio)
+    weights = WIDEST_STEP * STEP * expit(t + math.log(ratio))
+    weights[0] /= 2.0
+    return lowest + WIDEST_STEP * grown, weights
+
+
+def with_floor(probabilities: Floats, floor: float) -> Floats:
+    """Mix with the uniform distribution so that no probability is below the floor.
+
+    ``floor + (1 - k * floor) * p`` for k actions; all equal where k * floor reaches 1.
+
+    Examples
+    --------
+    >>> with_floor(np.array([1.0, 0.0]), 0.25)
+    array([0.75, 0.25])
+    """
+    if floor <= 0.0:
+        return probabilities
+    room = max(0.0, 1.0 - len(probabilities) * floor)
+    return (
+        floor + room * probabilities
+        if room
+        else np.full_like(probabilities, 1 / len(probabilities))
+    )

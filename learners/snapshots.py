@@ -1,0 +1,106 @@
+"""Snapshots: a solved posterior under a version that names what it was learned from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bandstand.errors import StateError
+from bandstand.learners.policies import solve
+from bandstand.learners.statistics import Statistics
+from bandstand.schemas.spec import Spec
+
+__all__ = ["build", "newer", "version_of"]
+
+
+def version_of(epoch: int, outcomes: int, digest: str) -> str:
+    """Name a snapshot by epoch, number of outcomes and digest of the statistics.
+
+    Examples
+    --------
+    >>> version_of(3, 1200, "0f" * 32)
+    '3-1200-0f0f0f0f0f0f0f0f'
+    """
+    return f"{epoch}-{outcomes}-{digest[:16]}"
+
+
+def newer(version: str, than: str) -> bool:
+    """Whether a version comes after another: a later epoch, or the same and more outcomes.
+
+    Every version comes after the empty one. Two of the same epoch and number of outcomes don't come
+    after each other.
+
+    Raises
+    ------
+    StateError
+        If one isn't a version.
+
+    Examples
+    --------
+    >>> newer("3-1200-aa", than="3-999-bb"), newer("3-1200-aa", than="4-0-bb"), newer("0-0-aa", "")
+    (True, False, True)
+    """
+    return _rank(version) > _rank(than)
+
+
+def _rank(version: str) -> tuple[int, int]:
+    if not version:
+        return (-1, -1)
+    match = re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]+", version)
+    if match is None:
+        raise StateError(f"{version!r} isn't a version; allowed: epoch-outcomes-digest")
+    return int(match[1]), int(match[2])
+
+
+def build(
+    spec: Spec,
+    statistics: Statistics,
+    epoch: int,
+    parent: str,
+    source_offsets: Mapping[int, int],
+) -> dict[str, Any]:
+    """Solve statistics and give them as a record of the snapshot schema.
+
+    Parameters
+    ----------
+    spec
+        The spec in force.
+    statistics
+        All that was learned under it, added up over partitions.
+    epoch
+        Offset of the ``specs`` record in force.
+    parent
+        Version of the snapshot before this one; empty for the first.
+    source_offsets
+        Outcome partition to the next offset to learn from.
+
+    Raises
+    ------
+    StateError
+        If a posterior can't be solved.
+    """
+    solved = solve(spec, statistics)
+    digest = statistics.digest()
+    return {
+        "bandit": spec.bandit,
+        "version": version_of(epoch, statistics.outcomes, digest),
+        "epoch": epoch,
+        "outcomes": statistics.outcomes,
+        "digest": digest,
+        "parent": parent,
+        "spec_hash": spec.hash,
+        "spec": spec.canonical(),
+        "lane": spec.lane,
+        "source_offsets": {str(partition): offset for partition, offset in source_offsets.items()},
+        "newest": statistics.newest,
+        "policy": spec.policy.name,
+        "actions": list(spec.actions),
+        "features": list(spec.feature_names),
+        "features_hash": spec.features_hash,
+        "parameters": dict(solved.parameters),
+        "arrays": [
+            {"name": name, "shape": list(array.shape), "data": array.astype("<f8").tobytes()}
+            for name, array in sorted(solved.arrays.items())
+        ],
+    }

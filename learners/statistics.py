@@ -1,0 +1,244 @@
+"""The sums that a learner keeps: exact, so that any order, split or machine gives the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bandstand.errors import StateError
+from bandstand.learners.algorithm import Rows, Whole
+from bandstand.learners.features import Features
+from bandstand.learners.grid import CHUNK, refuse_overflow, to_steps
+from bandstand.learners.registry import algorithm_of
+from bandstand.learners.rewards import reduce
+from bandstand.schemas.spec import Spec
+
+__all__ = ["Statistics"]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over the outcomes of one bandit: a value, never changed in place.
+
+    Under `merge` and `subtract` the sums, the number of outcomes and the counters are a commutative
+    group: they and the digest depend on which outcomes were added, not on how.
+
+    Parameters
+    ----------
+    spec
+        What is learned.
+    sums
+        Named int64 arrays on the algorithm's grid. Not to be written to.
+    counters
+        What was rejected, cut or absent, by name; see `update`.
+    outcomes
+        Number of outcomes learned; rejected ones aren't among them.
+    newest
+        Newest decision time among them, ms since 1970; none before the first. After `subtract`
+        still that of the minuend.
+
+    Examples
+    --------
+    >>> from bandstand.schemas.spec import parse_spec
+    >>> spec = parse_spec('''
+    ... {bandit: b, actions: [x, y], policy: {name: beta_thompson}, reward: {name: click}}
+    ... ''', "b.yaml")
+    >>> def outcome(action, clicks):
+    ...     rewards = [{"name": "click", "value": 1.0} for _ in range(clicks)]
+    ...     return {"rewards": rewards, "decision": {"action": action, "ts": 7}}
+    >>> def batch(*outcomes):
+    ...     return pa.RecordBatch.from_pylist(list(outcomes))
+    >>> some = Statistics.empty(spec).update(batch(outcome("x", 1), outcome("y", 0)))
+    >>> more = some.update(batch(outcome("x", 1), outcome("z", 1)))
+    >>> more.arrays()["reward"].tolist(), more.outcomes, more.counters
+    ([8192, 0], 3, {'rejected_action': 1})
+    >>> more.subtract(some).merge(some).digest() == more.digest()
+    True
+    """
+
+    spec: Spec
+    sums: Whole
+    counters: Mapping[str, int] = field(default_factory=dict)
+    outcomes: int = 0
+    newest: int | None = None
+
+    @classmethod
+    def empty(cls, spec: Spec) -> Statistics:
+        """Give the statistics of no outcome."""
+        shapes = algorithm_of(spec).shapes(spec)
+        return cls(spec, {name: np.zeros(shape, np.int64) for name, shape in shapes.items()})
+
+    @classmethod
+    def from_arrays(
+        cls,
+        spec: Spec,
+        arrays: Mapping[str, npt.NDArray[np.int64]],
+        counters: Mapping[str, int],
+        outcomes: int,
+        newest: int | None,
+    ) -> Statistics:
+        """Restore what `arrays` gave.
+
+        Raises
+        ------
+        StateError
+            If names, shapes or types aren't those of the spec's algorithm, or a total is too large.
+        """
+        wanted = {n: ("int64", s) for n, s in algorithm_of(spec).shapes(spec).items()}
+        given = {n: (str(a.dtype), a.shape) for n, a in arrays.items()}
+        if given != wanted:
+            raise StateError(
+                f"arrays of bandit {spec.bandit!r} are {given}, but its spec asks for {wanted};"
+                " they were written under another spec"
+            )
+        sums = {name: array.copy() for name, array in arrays.items()}
+        _refuse_overflow(spec, sums)
+        return cls(spec, sums, dict(counters), outcomes, newest)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Give the sums by name, to be stored."""
+        return dict(self.sums)
+
+    def digest(self) -> str:
+        """SHA-256 of the sums and of the number of outcomes, hexadecimal."""
+        digest = hashlib.sha256(f"outcomes {self.outcomes}\n".encode())
+        for name, array in sorted(self.sums.items()):
+            digest.update(f"{name} {list(array.shape)}\n".encode())
+            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def update(self, outcomes: pa.RecordBatch | pa.Table) -> Statistics:
+        """Add outcomes.
+
+        Parameters
+        ----------
+        outcomes
+            Rows of this bandit with the columns ``rewards`` and ``decision`` of the outcome schema.
+
+        Returns
+        -------
+        Statistics
+            The sum, with these counters grown: ``rejected_no_decision`` (oversize),
+            ``rejected_action`` (not in the spec), ``rejected_features_hash``,
+            ``rejected_features_width``, ``rejected_features_not_finite``,
+            ``rejected_reward_not_finite`` count outcomes that weren't learned, each under its first
+            reason; ``clipped_reward``, ``clipped_features``, ``missing_features``,
+            ``unknown_categories`` count values.
+
+        Raises
+        ------
+        StateError
+            If a total would become too large; nothing is lost.
+        """
+        total = self
+        for batch in _batches(outcomes):
+            total = total.merge(_learned(self.spec, batch))
+        return total
+
+    def merge(self, other: Statistics) -> Statistics:
+        """Add the outcomes of another.
+
+        Raises
+        ------
+        StateError
+            If it has another spec, or a total would become too large.
+        """
+        times = [time for time in (self.newest, other.newest) if time is not None]
+        newest = max(times, default=None)
+        return self._plus(other, 1, newest)
+
+    def subtract(self, other: Statistics) -> Statistics:
+        """Take away the outcomes of another, which are among this one's.
+
+        Raises
+        ------
+        StateError
+            If it has another spec, or a total would become too large.
+        """
+        return self._plus(other, -1, self.newest)
+
+    def _plus(self, other: Statistics, sign: int, newest: int | None) -> Statistics:
+        if other.spec is not self.spec and other.spec != self.spec:
+            raise StateError(
+                f"statistics of {self.spec.bandit!r} under spec {self.spec.hash[:12]} and of"
+                f" {other.spec.bandit!r} under {other.spec.hash[:12]} can't be added"
+            )
+        # Both are below 2**62, so their sum is below 2**63 and can't wrap before it is checked.
+        sums = {name: array + sign * other.sums[name] for name, array in self.sums.items()}
+        _refuse_overflow(self.spec, sums)
+        counters = Counter(self.counters)
+        counters.update({name: sign * count for name, count in other.counters.items()})
+        kept = {name: count for name, count in sorted(counters.items()) if count}
+        return Statistics(self.spec, sums, kept, self.outcomes + sign * other.outcomes, newest)
+
+
+def _refuse_overflow(spec: Spec, sums: Whole) -> None:
+    for name, array in sums.items():
+        try:
+            refuse_overflow(array)
+        except OverflowError as error:
+            raise StateError(
+                f"{name} of bandit {spec.bandit!r}: {error}; no outcome was lost: apply a new spec,"
+                " which begins a new epoch"
+            ) from error
+
+
+def _batches(outcomes: pa.RecordBatch | pa.Table) -> Iterator[pa.RecordBatch]:
+    if isinstance(outcomes, pa.Table):
+        yield from outcomes.to_batches(max_chunksize=CHUNK)
+    else:
+        for start in range(0, outcomes.num_rows, CHUNK):
+            yield outcomes.slice(start, CHUNK)
+
+
+def _learned(spec: Spec, batch: pa.RecordBatch) -> Statistics:
+    """Statistics of one batch of at most CHUNK rows."""
+    counters: Counter[str] = Counter()
+    decisions = batch.column("decision")
+    if decisions.null_count:
+        counters["rejected_no_decision"] = decisions.null_count
+        batch = batch.filter(decisions.is_valid())
+        decisions = batch.column("decision")
+    actions = _action_indexes(spec, decisions)
+    built = Features(spec).matrix(decisions)
+    values, clipped = reduce(spec.reward, batch.column("rewards"))
+    counters.update({**built.counters, **clipped})
+
+    good = _reject(
+        counters,
+        {"action": actions < 0, **built.rejected, "reward_not_finite": np.isnan(values)},
+    )
+    reward = (values - spec.reward.low) / (spec.reward.high - spec.reward.low)
+    steps = np.column_stack([built.steps, to_steps(reward)[0]])
+    times = decisions.field("ts")
+    if not good.all():
+        actions, steps, times = actions[good], steps[good], times.filter(pa.array(good))
+    sums = algorithm_of(spec).sums(spec, Rows(actions, steps))
+    newest = pc.max(times.cast(pa.int64())).as_py()
+    return Statistics(spec, sums, counters, len(actions), newest)
+
+
+def _action_indexes(spec: Spec, decisions: pa.StructArray) -> npt.NDArray[np.int16]:
+    found = pc.index_in(decisions.field("action"), pa.array(spec.actions))
+    return np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int16)
+
+
+def _reject(
+    counters: Counter[str], reasons: Mapping[str, npt.NDArray[np.bool_]]
+) -> npt.NDArray[np.bool_]:
+    """Count the rows that are rejected, each under its first reason, and give the others."""
+    good: npt.NDArray[np.bool_] | None = None
+    for reason, bad in reasons.items():
+        first = bad if good is None else bad & good
+        if first.any():
+            counters[f"rejected_{reason}"] += int(np.count_nonzero(first))
+        good = ~bad if good is None else good & ~bad
+    assert good is not None
+    return good
