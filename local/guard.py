@@ -1,8 +1,8 @@
 """Starts one server, and ends it when the process that asked for it is gone.
 
 Run as a script, with nothing but the standard library, so that it is there in milliseconds:
-``python -I -S guard.py PARENT LOG COMMAND...``. It prints the server's process id. A parent of 0
-means that nobody is watched: the server is left to itself.
+``python -I -S guard.py PARENT LOG COMMAND...``. It prints the server's process id. On SIGUSR1 it
+goes away and leaves the server to itself.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def _watch(server: int, parent: int) -> None:
 
 def main(parent: int, log: str, command: list[str]) -> None:
     """Start ``command`` and stay until it or the parent has ended."""
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
     server = _spawn(log, command)
     sys.stdout.write(f"{server}\n")
     sys.stdout.flush()
-    if parent:
-        _watch(server, parent)
+    _watch(server, parent)
 
 
 if __name__ == "__main__":

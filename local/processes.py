@@ -18,6 +18,7 @@ _GUARD = Path(__file__).with_name("guard.py")
 _POLL_S = 0.02
 _SPAWN_S = 30.0
 _KILLED_S = 10.0
+_REAP_S = 10.0
 
 
 def await_condition(condition: Callable[[], bool], within: float) -> bool:
@@ -119,8 +120,8 @@ def _start_by_ps(pid: int) -> str:
     return "" if state.startswith("Z") else started.strip()
 
 
-class Guarded:
-    """A server process, and the guard that ends it when this process is gone.
+class Guard:
+    """The small process that starts a server, and ends it when this process is gone.
 
     Parameters
     ----------
@@ -132,8 +133,6 @@ class Guarded:
         File that its output is appended to.
     environment
         All of its environment.
-    detached
-        Leave it running when this process ends.
 
     Raises
     ------
@@ -142,19 +141,12 @@ class Guarded:
     """
 
     def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        folder: Path,
-        log: Path,
-        environment: Mapping[str, str],
-        detached: bool = False,
+        self, command: Sequence[str], *, folder: Path, log: Path, environment: Mapping[str, str]
     ) -> None:
-        parent = 0 if detached else os.getpid()
         # -I -S: nothing of the user's environment, and quick.
-        guard = [sys.executable, "-I", "-S", str(_GUARD), str(parent), str(log), *command]
+        guard = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), str(log), *command]
         with log.open("ab") as errors:
-            self._guard = subprocess.Popen(  # noqa: S603 - the callers in this package only
+            self._popen = subprocess.Popen(  # noqa: S603 - the callers in this package only
                 guard,
                 cwd=folder,
                 env=dict(environment),
@@ -164,20 +156,23 @@ class Guarded:
                 start_new_session=True,
             )
         self.process = Process.of(self._read_pid(command[0], log))
-        if detached:
-            self.reap()
 
     def _read_pid(self, program: str, log: Path) -> int:
-        assert self._guard.stdout is not None
-        with self._guard.stdout as answer:
+        assert self._popen.stdout is not None
+        with self._popen.stdout as answer:
             ready, _, _ = select.select([answer], [], [], _SPAWN_S)
             line = answer.readline() if ready else b""
         if not line.strip():
-            self._guard.kill()
+            self._popen.kill()
             self.reap()
             raise ServerError(f"{program} can't be started; the reason is at the end of {log}")
         return int(line)
 
+    def detach(self) -> None:
+        """Send the guard away: the server goes on when this process ends."""
+        self._popen.send_signal(signal.SIGUSR1)
+        self.reap()
+
     def reap(self) -> None:
-        """Collect the guard, which ends right after the server."""
-        self._guard.wait(timeout=_KILLED_S)
+        """Await the guard's end, which follows the server's."""
+        self._popen.wait(timeout=_REAP_S)

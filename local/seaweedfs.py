@@ -165,8 +165,6 @@ class SeaweedFS(Server):
         self.create_bucket(self.bucket)
 
     def _clean_up(self) -> None:
-        for port in self.ports:
+        for port in [p + offset for p in self.ports for offset in (0, _GRPC_OFFSET)]:
             for socket in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
-                socket.unlink(missing_ok=True)
-            for socket in _SOCKETS.glob(f"seaweedfs-*-{port + _GRPC_OFFSET}.sock"):
                 socket.unlink(missing_ok=True)

@@ -13,13 +13,13 @@ from typing import ClassVar, Self
 from bandstand.errors import ServerError
 from bandstand.local.parts import OnProgress
 from bandstand.local.ports import are_free, is_open
-from bandstand.local.processes import Guarded, Process, await_condition
+from bandstand.local.processes import Guard, Process, await_condition
 
 _CLASH_TRIES = 5
 _LAST_LINES = 15
 # All that a server sees of the user's environment: no option may come in by a back door.
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ")
-_CLASHES = ("already in use", "BindException", "EADDRINUSE")
+_CLASHES = ("already in use", "to be in use", "is not available on", "BindException")
 
 
 class _PortTakenError(Exception):
@@ -59,7 +59,8 @@ class Server(ABC):
         self.log_path = self.folder / f"{self.name}.log"
         self._ready_within = ready_within
         self._on_progress = on_progress
-        self._running: Guarded | None = None
+        self._process: Process | None = None
+        self._guard: Guard | None = None
 
     @property
     @abstractmethod
@@ -107,9 +108,9 @@ class Server(ABC):
         ServerError
             It was never started, or was stopped.
         """
-        if self._running is None:
+        if self._process is None:
             raise ServerError(f"{self.name} in {self.folder} isn't running; start it first")
-        return self._running.process
+        return self._process
 
     def __enter__(self) -> Self:
         return self.start()
@@ -122,13 +123,8 @@ class Server(ABC):
     ) -> None:
         self.stop()
 
-    def start(self, *, detached: bool = False) -> Self:
+    def start(self) -> Self:
         """Start it, and return when it answers.
-
-        Parameters
-        ----------
-        detached
-            Leave it running when this process ends.
 
         Raises
         ------
@@ -136,22 +132,23 @@ class Server(ABC):
             It runs already, can't be fetched, ends at once, or doesn't answer in time; with the
             last lines of its log.
         """
-        if self._running is not None:
+        if self._process is not None:
             raise ServerError(f"{self.name} in {self.folder} is running already; stop it first")
         self.folder.mkdir(parents=True, exist_ok=True)
         for _ in range(_CLASH_TRIES):
             if not self.ports or not are_free(self.ports):
                 self.ports = self._pick_ports()
             try:
-                return self._start_once(detached)
+                return self._start_once()
             except _PortTakenError:
                 self.ports = []
         raise ServerError(f"{self.name}: its ports were taken by others, {_CLASH_TRIES} times")
 
-    def _start_once(self, detached: bool) -> Self:
+    def _start_once(self) -> Self:
         self._prepare()
         seen = self.log_path.stat().st_size if self.log_path.exists() else 0
-        self._running = self._spawn(detached)
+        self._guard = self._spawn()
+        self._process = self._guard.process
         try:
             self._await_ready(seen)
             self._set_up()
@@ -160,14 +157,13 @@ class Server(ABC):
             raise
         return self
 
-    def _spawn(self, detached: bool) -> Guarded:
+    def _spawn(self) -> Guard:
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        return Guarded(
+        return Guard(
             self._command(),
             folder=self.folder,
             log=self.log_path,
             environment={**passed_on, **self._variables()},
-            detached=detached,
         )
 
     def _await_ready(self, seen: int) -> None:
@@ -195,8 +191,8 @@ class Server(ABC):
 
     def stop(self) -> None:
         """End it, cleanly where it lets us, and return when it has ended; no harm when it has."""
-        if self._running is not None:
-            self._running.process.stop()
+        if self._process is not None:
+            self._process.stop()
             self._forget()
 
     def kill(self) -> None:
@@ -205,10 +201,29 @@ class Server(ABC):
         self._forget()
 
     def _forget(self) -> None:
-        assert self._running is not None
-        self._running.reap()
-        self._running = None
+        if self._guard is not None:
+            self._guard.reap()
+        self._guard = self._process = None
         self._clean_up()
+
+    def detach(self) -> None:
+        """Let it go on when this process ends; `stop` still ends it."""
+        if self._guard is not None:
+            self._guard.detach()
+            self._guard = None
+
+    def attach(self, process: Process) -> Self:
+        """Take over the process of this server that an earlier one detached.
+
+        Raises
+        ------
+        ServerError
+            That process has ended.
+        """
+        if not process.alive:
+            raise ServerError(f"{self.name}: process {process.pid} of {self.folder} has ended")
+        self._process = process
+        return self
 
     def restart(self) -> Self:
         """Stop it (where it runs) and start it again, on the same ports and data.
