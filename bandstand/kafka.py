@@ -14,12 +14,13 @@ from typing import Any, Literal
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from bandstand.errors import BrokerError, TopicError
 from bandstand.logs import get_logger
@@ -30,6 +31,7 @@ __all__ = [
     "admin",
     "broker_errors",
     "consumer_config",
+    "end_offsets",
     "murmur2",
     "partition_count",
     "partition_for",
@@ -169,6 +171,54 @@ def partition_count(client: AdminClient | Consumer, topic: str) -> int:
     return len(metadata.partitions)
 
 
+def end_offsets(settings: Settings, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """Give the offset after the last record of each partition, open transactions included.
+
+    A ``read_committed`` consumer is told the end of what is committed now: while anybody's
+    transaction is open that may lie before records that others have committed. Whoever must see
+    all of those reads up to this offset instead.
+
+    Raises
+    ------
+    TopicError
+        If the topic or a partition isn't there.
+    BrokerError
+        If the broker can't be reached.
+    """
+    client = admin(settings)
+    places = [TopicPartition(topic, p) for p in partitions]
+    deadline = time.monotonic() + _METADATA_TIMEOUT_S
+    while True:
+        try:
+            with broker_errors(f"looking up the end of topic {topic!r}"):
+                return _latest(client, places)
+        except BrokerError as error:
+            cause = error.__cause__.args[0] if error.__cause__ else None
+            if time.monotonic() > deadline or not _passes(cause):
+                raise
+            time.sleep(0.05)
+
+
+def _latest(client: AdminClient, places: list[TopicPartition]) -> dict[int, int]:
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    answers = client.list_offsets(
+        dict.fromkeys(places, latest),
+        isolation_level=IsolationLevel.READ_UNCOMMITTED,
+        request_timeout=_METADATA_TIMEOUT_S,
+    )
+    return {place.partition: answer.result().offset for place, answer in answers.items()}
+
+
+def _passes(cause: object) -> bool:
+    """Tell whether an error is one of the moments in which a partition changes its leader."""
+    return isinstance(cause, KafkaError) and cause.code() in (
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError._TRANSPORT,
+    )
+
+
 class TopicReader:
     """Read a topic from its start and go on following it, without a consumer group.
 
@@ -200,6 +250,7 @@ class TopicReader:
         isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
     ) -> None:
         self.topic = topic
+        self._settings = settings
         self._consumer = Consumer(
             consumer_config(
                 settings,
@@ -212,6 +263,7 @@ class TopicReader:
         if partitions is None:
             partitions = range(partition_count(self._consumer, topic))
         self._behind = set(partitions)
+        self._next = dict.fromkeys(partitions, 0)
         self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
 
     @property
@@ -242,8 +294,8 @@ class TopicReader:
         )
         return [message for message in messages if self._is_record(message)]
 
-    def read_to_end(self, timeout: float) -> Iterable[Message]:
-        """Give all records up to the end that the topic has now.
+    def read_to_end(self, timeout: float) -> Iterator[Message]:
+        """Give all records up to the end that the topic has now; waits for open transactions.
 
         Parameters
         ----------
@@ -256,11 +308,12 @@ class TopicReader:
             If the end isn't reached in time.
         """
         deadline = time.monotonic() + timeout
-        while not self.caught_up:
+        ends = end_offsets(self._settings, self.topic, self._next)
+        while behind := [p for p, end in ends.items() if self._next[p] < end]:
             if time.monotonic() > deadline:
                 raise BrokerError(
                     f"topic {self.topic!r} wasn't read to its end within {timeout:g} s; "
-                    f"partitions that are behind: {sorted(self._behind)}"
+                    f"partitions that are behind: {behind}; a transaction may be open there"
                 )
             yield from self.poll(0.1)
 
@@ -270,10 +323,13 @@ class TopicReader:
 
     def _is_record(self, message: Message) -> bool:
         error = message.error()
+        partition, offset = message.partition() or 0, message.offset() or 0
         if error is None:
+            self._next[partition] = offset + 1
             return True
         if error.code() == KafkaError._PARTITION_EOF:
-            self._behind.discard(message.partition())
+            self._next[partition] = offset
+            self._behind.discard(partition)
         elif error.fatal() or not error.retriable():
             with broker_errors(f"reading topic {self.topic!r}"):
                 raise KafkaException(error)

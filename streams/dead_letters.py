@@ -7,7 +7,6 @@ its own position past that record. After a crash a letter may be written again, 
 from __future__ import annotations
 
 from collections import Counter as Counts
-from types import TracebackType
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -146,18 +145,15 @@ class DeadLetters:
                 f"{timeout:g} s; the position stays where it was, restart when Kafka is back"
             )
 
+    def close(self) -> None:
+        """Give what is under way a last second."""
+        self._producer.flush(1.0)
+
     def __enter__(self) -> DeadLetters:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Give what is under way a last second."""
-        del kind, error, trace
-        self._producer.flush(1.0)
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _queued(self, key: bytes, value: bytes) -> bool:
         self._raise_failure()

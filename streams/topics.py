@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
 )
 
 from bandstand.errors import SettingsError, TopicError
-from bandstand.kafka import admin, broker_errors
+from bandstand.kafka import admin, broker_errors, end_offsets
 from bandstand.schemas.topics import TopicNames
 from bandstand.settings import LaneSettings, Settings, format_duration, milliseconds
 
@@ -185,7 +185,10 @@ def create(settings: Settings) -> list[str]:
     with broker_errors("listing topics"):
         known = client.list_topics(timeout=_TIMEOUT_S).topics
     created = list(_create(client, [p for p in plans if p.name not in known]))
-    _wait_until_served(client, [p for p in plans if p.name in created])
+    new = [p for p in plans if p.name in created]
+    _wait_until_served(client, new)
+    for each in new:
+        end_offsets(settings, each.name, range(each.partitions))
     return created
 
 

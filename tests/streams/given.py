@@ -1,0 +1,71 @@
+"""What the tests of the roles start from: settings for one broker, specs, plain producers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from confluent_kafka import Message, Producer
+
+from bandstand.kafka import TopicReader, producer_config
+from bandstand.local import Kafka
+from bandstand.schemas.spec import Spec, parse_spec
+from bandstand.settings import Settings
+
+BOUND_S = 20.0
+"""Longest wait for a condition in these tests."""
+
+
+def given_settings(kafka: Kafka, prefix: str, **sections: object) -> Settings:
+    """Give settings with one lane, ``fast``, of two partitions."""
+    return Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
+            "topics": {"prefix": prefix, "learner_state_partitions": 2},
+            "lanes": {"fast": {"partitions": 2, "window": "1s"}},
+            **sections,
+        }
+    )
+
+
+def given_spec(bandit: str = "home", *, lane: str = "fast", default: float = 0.0) -> Spec:
+    """Give a small contextual bandit."""
+    return parse_spec(
+        f"""
+        bandit: {bandit}
+        lane: {lane}
+        actions: [a, b, c]
+        features:
+          - {{name: age, kind: numeric, low: 0, high: 100}}
+          - {{name: plan, kind: categorical, values: [free, paid]}}
+        policy: {{name: linear_thompson, prior_precision: 2.0, noise_variance: 0.5}}
+        reward: {{name: click, default: {default}}}
+        """,
+        "given.yaml",
+    )
+
+
+def given_records(
+    settings: Settings, topic: str, *records: tuple[bytes | None, bytes | None]
+) -> None:
+    """Write keys and values as they are."""
+    producer = Producer(producer_config(settings))
+    for key, value in records:
+        producer.produce(topic, value, key)
+    assert producer.flush(BOUND_S) == 0
+
+
+def everything_in(settings: Settings, topic: str) -> list[Message]:
+    """Read a topic once, what is committed."""
+    reader = TopicReader(settings, topic)
+    messages = list(reader.read_to_end(BOUND_S))
+    reader.close()
+    return messages
+
+
+def eventually(condition: Callable[[], bool], bound: float = BOUND_S) -> None:
+    """Wait until a condition holds, for a bounded time."""
+    deadline = time.monotonic() + bound
+    while not condition():
+        assert time.monotonic() < deadline, f"didn't happen within {bound} s"
+        time.sleep(0.02)
