@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CHUNK", "HEADROOM", "LIMIT", "STEPS", "on_grid", "refuse_overflow", "to_steps"]
+__all__ = ["CHUNK", "HEADROOM", "LIMIT", "STEPS", "refuse_overflow", "to_steps"]
 
 STEPS: Final = 4096
 """Steps of the grid in 1."""
@@ -61,21 +61,10 @@ def to_steps(values: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], int]:
         steps = np.multiply(values, float(STEPS), dtype=np.float64)
     np.rint(steps, out=steps)
     most = float(LIMIT * STEPS)
-    if steps.size == 0 or (steps.max() <= most and steps.min() >= -most):
+    if steps.size == 0 or np.abs(steps).max() <= most:
         return steps, 0
     clipped = int(np.count_nonzero(np.abs(steps) > most))
     return np.clip(steps, -most, most, out=steps), clipped
-
-
-def on_grid(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Give the grid's value nearest to each value, which float32 holds exactly.
-
-    Examples
-    --------
-    >>> on_grid(np.array([0.3])) * 4096
-    array([1229.], dtype=float32)
-    """
-    return (to_steps(values)[0] / STEPS).astype(np.float32)
 
 
 def refuse_overflow(totals: npt.NDArray[np.int64]) -> int:

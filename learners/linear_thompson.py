@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -55,14 +56,14 @@ class LinearThompsonAlgorithm:
         """Sum up outcomes, exactly: see `bandstand.learners.grid` for why."""
         count, width = len(spec.actions), rows.steps.shape[1]
         outcomes = np.bincount(rows.actions, minlength=count)
-        steps = rows.steps[np.argsort(rows.actions, kind="stable")]
+        steps = rows.steps.take(np.argsort(rows.actions, kind="stable"), axis=0)
         ends = outcomes.cumsum().tolist()
         squares = np.zeros((count, width, width))
         for action, size in enumerate(outcomes.tolist()):
             if size:
                 block = steps[ends[action] - size : ends[action]]
                 np.dot(block.T, block, out=squares[action])
-        products = squares.reshape(count, -1)[:, _upper(width)].astype(np.int64)
+        products = squares.reshape(count, -1).take(_upper(width), axis=1).astype(np.int64)
         return {"outcomes": outcomes.astype(np.int64), "products": products}
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
@@ -110,6 +111,7 @@ class LinearThompsonAlgorithm:
         return LinearThompsonPolicy(spec, solved)
 
 
+@cache
 def _upper(width: int) -> npt.NDArray[np.intp]:
     """Positions of the upper triangle in a flattened square."""
     rows, columns = np.triu_indices(width)

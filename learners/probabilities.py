@@ -17,6 +17,7 @@ since whatever is narrow lies near L in units of its own width.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import Final
 
 import numpy as np
@@ -46,13 +47,29 @@ TAIL: Final = float(ndtr(-REACH))
 NARROWEST: Final = 1e-6
 """Least standard deviation, in parts of the greatest; below it the shape no longer matters."""
 
-STEP: Final = 1 / 20
-"""Spacing of the nodes in t, where x = L + delta * (e**t - 1)."""
+DENSITY: Final = ((10, 16), (20, 20), (200, 32), (10**9, 40))
+"""Nodes per unit of t, where x = L + delta * (e**t - 1), for up to that many actions.
 
-_T = np.arange(0.0, 40.0, STEP)
-_EXPM1, _EXP = np.expm1(_T), np.exp(_T)
-_EXP_FIRST_HALVED = _EXP.copy()
-_EXP_FIRST_HALVED[0] = 0.5
+The largest of many equal variables has a narrow density, far from L, where nodes stand apart.
+"""
+
+
+class _Nodes:
+    """e**t - 1, and e**t with the first halved (the trapezoid's weights), on evenly spaced t."""
+
+    def __init__(self, density: int) -> None:
+        self.density = density
+        t = np.arange(0, 40 * density) / density
+        self.expm1 = np.expm1(t)
+        self.weights = np.exp(t)
+        self.weights[0] = 0.5
+
+
+_NODES = tuple(_Nodes(density) for _, density in DENSITY)
+
+
+def _nodes(actions: int) -> _Nodes:
+    return _NODES[bisect_left(DENSITY, (actions,))]
 
 
 def gaussian_best(mean: Floats, deviation: Floats) -> Floats:
@@ -79,7 +96,7 @@ def gaussian_best(mean: Floats, deviation: Floats) -> Floats:
     """
     if len(mean) == 1:
         return np.ones(1)
-    widest = float(deviation.max())
+    widest = float(np.maximum.reduce(deviation))
     if widest == 0.0:
         return _shared(mean)
     deviation = np.maximum(deviation, NARROWEST * widest)
@@ -88,31 +105,33 @@ def gaussian_best(mean: Floats, deviation: Floats) -> Floats:
         first = float(ndtr((mean[0] - mean[1]) / spread))
         return np.array([first, 1.0 - first])
     margin = REACH * deviation
-    lowest = float((mean - margin).max())
     highest = mean + margin
+    lowest, end = np.maximum.reduce(mean - margin), np.maximum.reduce(highest)
+    if np.minimum.reduce(highest) >= lowest:
+        return _gaussian_integral(mean, deviation, lowest, end)
     able = highest >= lowest
-    if able.all():
-        return _gaussian_integral(mean, deviation, lowest, float(highest.max()))
     result = np.zeros(len(mean))
-    result[able] = _gaussian_integral(mean[able], deviation[able], lowest, float(highest.max()))
+    result[able] = _gaussian_integral(mean[able], deviation[able], lowest, end)
     return result
 
 
 def _gaussian_integral(mean: Floats, deviation: Floats, lowest: float, highest: float) -> Floats:
-    delta = 2.0 * float(deviation.min())
-    count = math.ceil(math.log1p((highest - lowest) / delta) / STEP) + 2
-    z = np.multiply.outer(delta / deviation, _EXPM1[:count])
-    z += ((lowest - mean) / deviation)[:, None]
+    nodes = _nodes(len(mean))
+    delta = 2.0 * float(np.minimum.reduce(deviation))
+    count = math.ceil(math.log1p((highest - lowest) / delta) * nodes.density) + 2
+    narrowness = (1.0 / deviation)[:, None]
+    z = (lowest - mean)[:, None] + delta * nodes.expm1[:count]
+    z *= narrowness
     below = ndtr(z)
-    weights = below.prod(axis=0)
-    weights *= _EXP_FIRST_HALVED[:count]
-    np.multiply(z, z, out=z)
+    weights = np.multiply.reduce(below, axis=0)
+    weights *= nodes.weights[:count]
+    np.square(z, out=z)
     z *= -0.5
     np.exp(z, out=z)
     z /= below
+    z *= narrowness
     result = z @ weights
-    result /= deviation
-    result /= result.sum()
+    result /= np.add.reduce(result)
     return np.asarray(result)
 
 
@@ -122,7 +141,7 @@ def _shared(mean: Floats) -> Floats:
 
 
 WIDEST_STEP: Final = 4.0
-"""Where the spacing of the grid over log-odds stops growing; times STEP it is 0.2."""
+"""Spacing of the grid over log-odds, per unit of t, where it stops growing."""
 
 
 def beta_best(successes: Floats, failures: Floats) -> Floats:
@@ -154,7 +173,8 @@ def beta_best(successes: Floats, failures: Floats) -> Floats:
     able = high >= low.max()
     a, b = successes[able], failures[able]
     width = np.sqrt(polygamma(1, a) + polygamma(1, b))
-    x, weights = _graded(float(low.max()), float(high.max()), 2.0 * min(1.0, float(width.min())))
+    delta, density = 2.0 * min(1.0, float(width.min())), _nodes(len(a)).density
+    x, weights = _graded(float(low.max()), float(high.max()), delta, density)
     a, b = a[:, None], b[:, None]
     below = np.where(x < 0, betainc(a, b, expit(x)), betaincc(b, a, expit(-x)))
     density = np.exp(a * log_expit(x) + b * log_expit(-x) - betaln(a, b))
@@ -163,7 +183,7 @@ def beta_best(successes: Floats, failures: Floats) -> Floats:
     return np.asarray(result / result.sum())
 
 
-def _graded(lowest: float, highest: float, delta: float) -> tuple[Floats, Floats]:
+def _graded(lowest: float, highest: float, delta: float, density: int) -> tuple[Floats, Floats]:
     """Nodes and trapezoid weights from lowest to highest, in smoothly growing steps.
 
     ``dx/dt = delta * e**t / (1 + r * e**t)`` with ``r = delta / WIDEST_STEP``: exponential where
@@ -172,10 +192,10 @@ def _graded(lowest: float, highest: float, delta: float) -> tuple[Floats, Floats
     ratio = delta / WIDEST_STEP
     span = (highest - lowest) / WIDEST_STEP
     end = span + math.log1p(ratio - math.exp(-span)) - math.log(ratio)
-    t = np.arange(math.ceil(end / STEP) + 2) * STEP
+    t = np.arange(math.ceil(end * density) + 2) / density
     # log((1 + r e^t) / (1 + r)), without overflow for large t
     grown = np.logaddexp(0.0, t + math.log(ratio)) - math.log1p(ratio)
-    weights = WIDEST_STEP * STEP * expit(t + math.log(ratio))
+    weights = WIDEST_STEP / density * expit(t + math.log(ratio))
     weights[0] /= 2.0
     return lowest + WIDEST_STEP * grown, weights
 
