@@ -13,15 +13,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bandstand import __version__
 from bandstand.errors import BandstandError
-from bandstand.output import Output, stderr
+from bandstand.output import Output, progress_bar, stderr
 from bandstand.settings import Settings, load_settings
 from bandstand.supervisor import ROLES, Supervisor, stop_with_parent
+
+if TYPE_CHECKING:
+    from bandstand.local.dev import DevState
 
 __all__ = ["app", "main"]
 
@@ -213,3 +216,84 @@ def run_all(
     if _globals.config is not None:
         environment["BANDSTAND_CONFIG"] = str(_globals.config)
     Supervisor(settings, chosen, environment).run()
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where summary.json and report.png go.")] = Path(
+        "build/demo"
+    ),
+    digits_seconds: Annotated[float, typer.Option(help="Time limit of the digits.")] = 50.0,
+) -> None:
+    """Run the main job on real input and real local servers; leaves nothing running."""
+    from bandstand.demo.run import run
+
+    run(folder, digits_seconds)
+
+
+Folder = Annotated[Path, typer.Option(help="Where the servers' data is.")]
+
+
+@dev_app.command("up")
+def dev_up(
+    folder: Folder = Path(".bandstand"),
+    registry: Annotated[bool, typer.Option("--registry", help="A schema registry, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start Kafka and S3; they stay until `dev down`."""
+    from bandstand.local import dev
+
+    out = Output(as_json=as_json)
+    with progress_bar() as report:
+        state = dev.up(folder, registry=registry, on_progress=report)
+    if as_json:
+        out.record(_dev_document(state))
+        return
+    out.rows(_dev_rows(state), "servers")
+    out.say("for this shell:")
+    for name, value in state.environment.items():
+        typer.echo(f"export {name}={value}")
+
+
+@dev_app.command("down")
+def dev_down(
+    folder: Folder = Path(".bandstand"),
+    delete_data: Annotated[bool, typer.Option("--delete-data", help="Data, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Stop what `dev up` started."""
+    from bandstand.local import dev
+
+    stopped = dev.down(folder, delete_data=delete_data)
+    Output(as_json=as_json).rows([{"stopped": name} for name in stopped], "servers stopped")
+
+
+@dev_app.command("status")
+def dev_status(folder: Folder = Path(".bandstand"), as_json: Json = False) -> None:
+    """Show which servers run and answer; exit 1 if one doesn't."""
+    from bandstand.local import dev
+
+    state = dev.status(folder)
+    out = Output(as_json=as_json)
+    if as_json:
+        out.record(_dev_document(state))
+    else:
+        out.rows(_dev_rows(state), "servers")
+    if not all(server.answering for server in state.servers):
+        raise typer.Exit(1)
+
+
+def _dev_rows(state: DevState) -> list[dict[str, object]]:
+    return [
+        {
+            "server": server.name,
+            "address": server.address,
+            "pid": server.pid,
+            "state": "answers" if server.answering else "silent" if server.alive else "ended",
+        }
+        for server in state.servers
+    ]
+
+
+def _dev_document(state: DevState) -> dict[str, object]:
+    return {"servers": _dev_rows(state), "environment": state.environment}

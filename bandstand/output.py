@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 __all__ = ["Output", "progress_bar", "stderr"]
@@ -70,9 +77,20 @@ def _text(value: object) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
+class _Step(Protocol):
+    """A job's progress, as whoever does it reports it."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+
+
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """Show progress on standard error; only text where it isn't a terminal."""
+def progress_bar() -> Iterator[Callable[[_Step], None]]:
+    """Show jobs on standard error while they are reported; nothing where none is."""
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -80,7 +98,13 @@ def progress_bar() -> Iterator[Progress]:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
         console=stderr,
-        transient=False,
     )
+    tasks: dict[str, TaskID] = {}
+
+    def report(step: _Step) -> None:
+        if step.task not in tasks:
+            tasks[step.task] = bar.add_task(step.task, total=None)
+        bar.update(tasks[step.task], completed=step.done, total=step.total or None)
+
     with bar:
-        yield bar
+        yield report

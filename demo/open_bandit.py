@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from bandstand.errors import BrokerError
 from bandstand.kafka import producer_config
+from bandstand.schemas.columns import arrow_schema, encode_columns
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
@@ -24,6 +25,7 @@ from bandstand.settings import Settings
 __all__ = ["Event", "Published", "broken_events", "events", "publish", "rounds"]
 
 _ITEMS = [str(item) for item in range(80)]
+_NOTHING: dict[str, dict[str, float]] = {"numeric": {}, "categorical": {}}
 _LOG_SPAN_MS = 30 * 60_000
 _WINDOW_SHARE = (0.05, 0.8)
 _FLUSH_S = 30.0
@@ -100,33 +102,56 @@ def events(table: pa.Table, bandit: str, window_ms: int, now: int, wire: Wire) -
     times = pc.cast(table["timestamp"], pa.int64()).to_numpy()
     first, last = int(times[0]), int(times[-1])
     stretched = now - _LOG_SPAN_MS + (times - first) * _LOG_SPAN_MS // (last - first)
+    decisions = _decisions(bandit, table.to_pylist(), stretched.tolist(), wire)
     delay = random.Random(20191124)
     out: list[Event] = []
-    for number, (row, ts) in enumerate(zip(table.to_pylist(), stretched.tolist(), strict=True)):
-        decision_id = f"{bandit}-{number:05d}"
-        out.append(_decision(bandit, decision_id, row, ts, wire))
-        if row["click"]:
+    for decision, clicked in zip(decisions, table["click"].to_pylist(), strict=True):
+        out.append(decision)
+        if clicked:
             wait = int(window_ms * delay.uniform(*_WINDOW_SHARE))
-            out.append(_reward(bandit, decision_id, ts + wait, wire))
+            assert decision.key is not None
+            out.append(_reward(bandit, decision.key.decode(), decision.ts + wait, wire))
     return out
 
 
-def _decision(bandit: str, decision_id: str, row: dict[str, Any], ts: int, wire: Wire) -> Event:
-    record = {
-        "bandit": bandit,
-        "decision_id": decision_id,
-        "subject": row["user_feature_0"],
-        "ts": ts,
-        "policy": row["policy"],
-        "action": str(row["item_id"]),
-        "propensity": row["propensity"],
-        "subject_numeric": {"position": float(row["position"])},
-        "subject_categorical": {
-            name: row[name] for name in (f"user_feature_{i}" for i in range(4))
-        },
-        "actions": [{"action": item, "probability": 1 / len(_ITEMS)} for item in _ITEMS],
-    }
-    return Event("decisions", decision_id.encode(), wire.dumps("decision", record), ts)
+def _decisions(
+    bandit: str, rows: list[dict[str, Any]], times: list[int], wire: Wire
+) -> list[Event]:
+    """Write the rounds' decisions, all in one batch."""
+    ids = [f"{bandit}-{number:05d}" for number in range(len(rows))]
+    records = [
+        {
+            "bandit": bandit,
+            "decision_id": decision_id,
+            "subject": row["user_feature_0"],
+            "ts": ts,
+            "snapshot_version": "",
+            "policy": row["policy"],
+            "action": str(row["item_id"]),
+            "propensity": row["propensity"],
+            "features_hash": "",
+            "features": [],
+            "subject_numeric": {"position": float(row["position"])},
+            "subject_categorical": {
+                f"user_feature_{i}": row[f"user_feature_{i}"] for i in range(4)
+            },
+            "actions": [],
+            "fallback": "",
+            "metadata": {},
+        }
+        for decision_id, row, ts in zip(ids, rows, times, strict=True)
+    ]
+    schema = arrow_schema("decision")
+    column = schema.get_field_index("actions")
+    items = [{"action": item, "probability": 1 / len(_ITEMS), **_NOTHING} for item in _ITEMS]
+    eligible = pa.array([items], schema.field(column).type).take(pa.array([0] * len(rows)))
+    batch = pa.RecordBatch.from_pylist(records, schema=schema)
+    bodies = encode_columns("decision", batch.set_column(column, schema.field(column), eligible))
+    header = wire.header("decision")
+    return [
+        Event("decisions", decision_id.encode(), header + body, ts)
+        for decision_id, body, ts in zip(ids, bodies, times, strict=True)
+    ]
 
 
 def _reward(bandit: str, decision_id: str, ts: int, wire: Wire) -> Event:
@@ -144,7 +169,7 @@ def _reward(bandit: str, decision_id: str, ts: int, wire: Wire) -> Event:
 def broken_events(bandit: str, now: int, wire: Wire) -> list[Event]:
     """Give twenty records that the pipeline must refuse, each for one reason."""
     noise = random.Random(7)
-    key = f"{bandit}-broken"
+    key = f"{bandit}-00000"
     row = {
         **{f"user_feature_{i}": "u" for i in range(4)},
         "policy": "random",
@@ -152,8 +177,8 @@ def broken_events(bandit: str, now: int, wire: Wire) -> list[Event]:
         "propensity": 0.5,
         "position": 1,
     }
-    decision = _decision(bandit, key, row, now, wire)
-    old = _decision(bandit, key, row, now - 10 * 86_400_000, wire)
+    [decision] = _decisions(bandit, [row], [now], wire)
+    [old] = _decisions(bandit, [row], [now - 10 * 86_400_000], wire)
     reward = _reward(bandit, key, now, wire)
     assert decision.value is not None
     assert reward.value is not None

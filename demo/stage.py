@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bandstand.errors import ServerError
+from bandstand.local import Kafka, Progress, SeaweedFS
 from bandstand.schemas.spec import Spec
 from bandstand.settings import Settings, load_settings
 from bandstand.streams.specs import apply_spec
@@ -103,12 +104,12 @@ def open_stage(
     tell
         Called with what is being done.
     """
-    from bandstand.local import Kafka, SeaweedFS
-
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bandstand-demo-")))
         tell("starting Kafka")
-        kafka = stack.enter_context(Kafka(folder / "kafka"))
+        kafka = stack.enter_context(
+            Kafka(folder / "kafka", on_progress=lambda step: tell(_in_percent(step)))
+        )
         tell("starting S3 (SeaweedFS)")
         s3 = stack.enter_context(SeaweedFS(folder / "s3"))
         s3.create_bucket("bandstand")
@@ -132,6 +133,10 @@ def open_stage(
         roles = stack.enter_context(_roles(folder, config))
         stage = Stage(settings, folder, roles)
         yield stage
+
+
+def _in_percent(step: Progress) -> str:
+    return f"{step.task} {step.done / step.total:.0%}" if step.total else step.task
 
 
 def _settings(folder: Path, document: dict[str, object]) -> tuple[Settings, Path]:

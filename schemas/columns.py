@@ -23,7 +23,7 @@ from bandstand.schemas.codec import decode, encode
 from bandstand.schemas.definitions import END, END_BYTES, current, schema_json
 from bandstand.schemas.wire import Wire
 
-__all__ = ["Bad", "Batch", "arrow_schema", "columns"]
+__all__ = ["Bad", "Batch", "arrow_schema", "columns", "encode_columns"]
 
 ONE_BY_ONE: Final = 8
 """Records in a refused part of a batch below which each is tried alone."""
@@ -128,6 +128,37 @@ def columns(name: str, values: Sequence[bytes | None], wire: Wire) -> Batch:
         frames=found.frames,
         start=found.start,
     )
+
+
+def encode_columns(name: str, table: pa.RecordBatch) -> list[bytes]:
+    r"""Write a batch of records, without headers; the reverse of `columns`.
+
+    Parameters
+    ----------
+    name
+        Name of a schema that holds no bytes.
+    table
+        Columns as `arrow_schema` gives them.
+
+    Raises
+    ------
+    EventError
+        ``invalid``, if the columns don't fit the schema.
+
+    Examples
+    --------
+    >>> table = pa.RecordBatch.from_pylist(
+    ...     [{"bandit": "home", "version": "1-0-ab", "reason": "published"}],
+    ...     schema=arrow_schema("snapshot_pointer"),
+    ... )
+    >>> encode_columns("snapshot_pointer", table)
+    [b'\x08home\x0c1-0-ab\x12published']
+    """
+    try:
+        parts = pyruhvro.serialize_record_batch(table, schema_json(name), 1)
+    except ValueError as error:
+        raise EventError("invalid", f"columns that are no {name}: {error}") from None
+    return [body.as_py() for part in parts for body in part]
 
 
 def _joined(name: str, tables: list[pa.RecordBatch]) -> pa.RecordBatch:
