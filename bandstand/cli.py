@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import typer
 
 from bandstand import __version__
 from bandstand.errors import BandstandError
+from bandstand.kafka import LIBRARY_LOGGER
 from bandstand.output import Output, progress_bar, stderr
 from bandstand.settings import Settings, load_settings
 from bandstand.supervisor import ROLES, Supervisor, stop_with_parent
@@ -91,6 +93,8 @@ def _options(
 ) -> None:
     del version
     _globals.config, _globals.debug = config, debug
+    if not debug:
+        logging.getLogger(LIBRARY_LOGGER).addHandler(logging.NullHandler())
 
 
 @app.command()

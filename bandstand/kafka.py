@@ -6,6 +6,7 @@ do, so that records with one key meet in the same partition number of every topi
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from bandstand.logs import get_logger
 from bandstand.settings import Settings
 
 __all__ = [
+    "LIBRARY_LOGGER",
     "TopicReader",
     "admin",
     "broker_errors",
@@ -37,6 +39,9 @@ __all__ = [
     "partition_for",
     "producer_config",
 ]
+
+LIBRARY_LOGGER = "librdkafka"
+"""Name of the logger that takes what the client library has to say."""
 
 _log = get_logger(__name__)
 _METADATA_TIMEOUT_S = 10.0
@@ -53,7 +58,7 @@ def producer_config(settings: Settings, **overrides: object) -> dict[str, Any]:
         librdkafka properties, underscores for dots.
     """
     return {
-        **settings.kafka.librdkafka(),
+        **_connection(settings),
         "acks": "all",
         "enable.idempotence": True,
         "partitioner": "murmur2",
@@ -76,7 +81,7 @@ def consumer_config(settings: Settings, group_id: str, **overrides: object) -> d
         librdkafka properties, underscores for dots.
     """
     return {
-        **settings.kafka.librdkafka(),
+        **_connection(settings),
         "group.id": group_id,
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
@@ -89,7 +94,11 @@ def consumer_config(settings: Settings, group_id: str, **overrides: object) -> d
 
 def admin(settings: Settings) -> AdminClient:
     """Give an admin client."""
-    return AdminClient(dict(settings.kafka.librdkafka()))
+    return AdminClient(_connection(settings))
+
+
+def _connection(settings: Settings) -> dict[str, Any]:
+    return {**settings.kafka.librdkafka(), "logger": logging.getLogger(LIBRARY_LOGGER)}
 
 
 def _dotted(overrides: dict[str, object]) -> dict[str, object]:
@@ -119,7 +128,10 @@ def broker_errors(doing: str) -> Iterator[None]:
         missing = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
         if isinstance(cause, KafkaError) and cause.code() in missing:
             raise TopicError(f"{doing}: {cause.str()}; run 'bandstand topics create'") from error
-        raise BrokerError(f"{doing}: {cause}") from error
+        reason = cause.str() if isinstance(cause, KafkaError) else cause
+        raise BrokerError(
+            f"{doing}: {reason}; is Kafka up where kafka.bootstrap_servers says?"
+        ) from error
 
 
 def murmur2(data: bytes) -> int:

@@ -160,7 +160,7 @@ class Kafka(Server):
         shutil.rmtree(self._data, ignore_errors=True)  # half formatted
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config"]
-        done = subprocess.run(  # noqa: S603 - our own words only
+        done = subprocess.run(
             [*self._java(), *tool, str(self.folder / "server.properties")],
             capture_output=True,
             text=True,

@@ -113,9 +113,7 @@ def _start_by_proc(pid: int) -> str:
 
 def _start_by_ps(pid: int) -> str:
     command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    answer = subprocess.run(  # noqa: S603 - our own words only
-        command, capture_output=True, text=True, timeout=10, check=False
-    )
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     state, _, started = answer.stdout.strip().partition(" ")
     return "" if state.startswith("Z") else started.strip()
 
@@ -146,7 +144,7 @@ class Guard:
         # -I -S: nothing of the user's environment, and quick.
         guard = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), str(log), *command]
         with log.open("ab") as errors:
-            self._popen = subprocess.Popen(  # noqa: S603 - the callers in this package only
+            self._popen = subprocess.Popen(
                 guard,
                 cwd=folder,
                 env=dict(environment),
