@@ -254,8 +254,15 @@ def dev_up(
         out.record(_dev_document(state))
         return
     out.rows(_dev_rows(state), "servers")
-    out.say("for this shell:")
-    for name, value in state.environment.items():
+    out.say('for this shell: eval "$(bandstand dev env)"')
+
+
+@dev_app.command("env")
+def dev_env(folder: Folder = Path(".bandstand")) -> None:
+    """Print what a shell must export to talk to the servers."""
+    from bandstand.local import dev
+
+    for name, value in dev.status(folder).environment.items():
         typer.echo(f"export {name}={value}")
 
 
