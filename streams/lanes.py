@@ -1,0 +1,346 @@
+"""The partitions that this worker owns: their cores, and all I/O around them but the reading.
+
+Knows nothing of Faust: told which partitions are ours and which records came, it says what to read
+next. Cores stay over a rebalance as long as the partition does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from bandstand.errors import BrokerError, LogGapError, StateError
+from bandstand.logs import get_logger
+from bandstand.schemas.topics import TopicNames
+from bandstand.schemas.wire import wire_from
+from bandstand.settings import Settings, milliseconds
+from bandstand.streams.join_core import JoinCore
+from bandstand.streams.join_metrics import DEAD_LETTERS, DECISIONS, OUTCOMES, REBALANCES, REWARDS
+from bandstand.streams.join_types import (
+    Log,
+    Output,
+    Record,
+    Rules,
+    Tail,
+    parse_tail,
+    resume_times,
+)
+from bandstand.streams.outcomes import DeadLetters, GaplessProducer
+from bandstand.streams.tail import LogEnds
+from bandstand.streams.ticker import BrokerClock, Place, Ticker
+from bandstand.web import Health
+
+__all__ = ["Lanes", "OwnPartition"]
+
+_log = get_logger(__name__)
+_CLOCK_S = 2.0
+_RETRY_S = 0.5
+_MOST_LETTERS_UNDER_WAY = 1_000
+_LOGS: tuple[Log, Log] = ("decisions", "rewards")
+
+
+class OwnPartition:
+    """One partition of one lane: its core and the names around it."""
+
+    def __init__(self, lane: str, partition: int, core: JoinCore, topics: Mapping[str, str]):
+        self.lane = lane
+        self.partition = partition
+        self.core = core
+        self.outcomes = topics["outcomes"]
+        self.places: dict[Log, Place] = {log: Place(topics[log], partition) for log in _LOGS}
+        self.progress_at = time.monotonic()
+
+    def expects(self, log: Log) -> int:
+        """Give the next offset that a cursor takes."""
+        return self.core.next_decision if log == "decisions" else self.core.next_reward
+
+    def wants(self, log: Log) -> bool:
+        """Tell whether a log should be read on."""
+        return self.core.wants_decisions if log == "decisions" else self.core.wants_rewards
+
+    def busy(self, log: Log) -> bool:
+        """Tell whether a log had a record since its last tick, or a decision waits."""
+        last = self.core.last_tick[log]
+        return self.core.waiting > 0 or last is None or self.expects(log) != last[1] + 1
+
+    def push(self, log: Log, records: Sequence[Record]) -> Output:
+        """Read on in a log."""
+        core = self.core
+        return core.push_decisions(records) if log == "decisions" else core.push_rewards(records)
+
+
+class Lanes:
+    """All lanes of one worker.
+
+    Parameters
+    ----------
+    settings
+        The settings in force.
+    health
+        Where readiness is reported.
+    die
+        Called with an error after which nothing may go on; must not return.
+    """
+
+    def __init__(
+        self, settings: Settings, health: Health, die: Callable[[BaseException], None]
+    ) -> None:
+        self._settings = settings
+        self._health = health
+        self._die = die
+        names = TopicNames(settings.topics.prefix)
+        self._topics = {
+            lane: dict(zip((*_LOGS, "outcomes"), names.lane(lane), strict=True))
+            for lane in settings.lanes
+        }
+        self._of_topic: dict[str, tuple[str, Log]] = {
+            topics[log]: (lane, log) for lane, topics in self._topics.items() for log in _LOGS
+        }
+        self._assigned: set[tuple[str, int]] = set()
+        self._own: dict[tuple[str, int], OwnPartition] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        health.wait_for("assignment")
+
+    @property
+    def topics(self) -> list[str]:
+        """Topics to be read: each lane's decisions and rewards."""
+        return list(self._of_topic)
+
+    @property
+    def own(self) -> list[OwnPartition]:
+        """The partitions whose cores are at work."""
+        return list(self._own.values())
+
+    @property
+    def ticker(self) -> Ticker:
+        """The clock that writes ticks into the open logs."""
+        return self._ticker
+
+    def start(self) -> None:
+        """Connect.
+
+        Raises
+        ------
+        SchemaError
+            If the schema registry refuses an event's schema.
+        """
+        settings = self._settings
+        self._wire = wire_from(settings)
+        self._outcomes = GaplessProducer(settings, self._die)
+        self._letters = DeadLetters(settings, self._wire, self._die, role="join")
+        self._clock = BrokerClock(settings)
+        self._ticker = Ticker(settings, self._clock, self._die)
+        self._ends = LogEnds(settings)
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="opener")
+        self._ticker.start()
+
+    def stop(self, timeout: float) -> None:
+        """Write where the cursors stand, wait for deliveries, and end.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for the broker; what isn't delivered then is written by the next owner.
+        """
+        self._stopping.set()
+        self._ticker.stop()
+        self.hand_over()
+        self._opener.shutdown(wait=False, cancel_futures=True)
+        left = self._letters.flush(timeout / 2) + self._outcomes.flush(timeout / 2)
+        if left:
+            _log.warning("stopped with records undelivered; the next owner gives them", count=left)
+
+    def accept_time(self) -> None:
+        """Take the broker's time for right, where the brake holds the ticks back."""
+        self._ticker.accept()
+
+    def assign(self, logs: Iterable[tuple[str, int]]) -> None:
+        """Take over what is new among the assigned logs, and let go what isn't there any more.
+
+        Raises
+        ------
+        StateError
+            If the two logs of a partition were given to different workers.
+        """
+        assigned = self._partitions(logs)
+        REBALANCES.inc()
+        with self._lock:
+            gone, new = self._assigned - assigned, assigned - self._assigned
+            self._assigned = assigned
+            let_go = [self._own.pop(key) for key in gone if key in self._own]
+        for own in let_go:
+            for place in own.places.values():
+                self._ticker.close(place)
+        for lane, partition in sorted(new):
+            self._opener.submit(self._open, lane, partition)
+        _log.info("partitions assigned", new=sorted(new), gone=sorted(gone), all=len(assigned))
+        self._tell_readiness()
+
+    def hand_over(self) -> None:
+        """Write where every decision cursor stands, for whoever reads the outcome's tail next."""
+        for own in self.own:
+            self._write_progress(own)
+
+    def wanted(self) -> dict[tuple[str, int], int]:
+        """Give the next offset of each log that should be read on now."""
+        if self._outcomes.full or len(self._letters) > _MOST_LETTERS_UNDER_WAY:
+            return {}
+        return {
+            own.places[log]: own.expects(log) for own in self.own for log in _LOGS if own.wants(log)
+        }
+
+    def positions(self) -> dict[tuple[str, int], int]:
+        """Give the next offset of each log, for those who look at the group's lag."""
+        return {own.places[log]: own.expects(log) for own in self.own for log in _LOGS}
+
+    def take(self, topic: str, partition: int, expected: int, records: Sequence[Record]) -> None:
+        """Feed a batch to its core.
+
+        Parameters
+        ----------
+        topic, partition
+            Where the records come from.
+        expected
+            The offset that was asked for when they were read.
+        records
+            In the order of their log.
+        """
+        lane, log = self._of_topic[topic]
+        own = self._own.get((lane, partition))
+        if own is None or expected > own.expects(log):
+            return  # read for an owner before: the partition went, or went and came back
+        output = own.push(log, records)
+        self._outcomes.send_all(own.outcomes, partition, output.emissions)
+        for refusal in output.refusals:
+            self._letters.send(topic, partition, refusal)
+            DEAD_LETTERS.labels(lane, partition, log, refusal.reason).inc()
+        _count(own, output)
+
+    def poll(self) -> None:
+        """Notice deliveries, and write progress where it is time; to be called often."""
+        self._outcomes.poll()
+        self._letters.poll()
+        every = self._settings.join.progress.total_seconds()
+        for own in self.own:
+            if time.monotonic() - own.progress_at >= every:
+                self._write_progress(own)
+
+    def _write_progress(self, own: OwnPartition) -> None:
+        own.progress_at = time.monotonic()
+        progress = own.core.progress()
+        if progress is not None:
+            self._outcomes.send_all(own.outcomes, own.partition, [progress])
+
+    def _partitions(self, logs: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
+        found: dict[Log, set[tuple[str, int]]] = {"decisions": set(), "rewards": set()}
+        for topic, partition in logs:
+            if topic in self._of_topic:
+                lane, log = self._of_topic[topic]
+                found[log].add((lane, partition))
+        if found["decisions"] != found["rewards"]:
+            odd = sorted(found["decisions"] ^ found["rewards"])
+            raise StateError(
+                f"decisions and rewards of {odd} were assigned to different workers; the lane's "
+                "topics must have equal partition counts: run 'bandstand topics check'"
+            )
+        return found["decisions"]
+
+    def _open(self, lane: str, partition: int) -> None:
+        try:
+            while (lane, partition) in self._assigned and not self._stopping.is_set():
+                try:
+                    self._start_core(lane, partition)
+                    break
+                except BrokerError as error:
+                    _log.warning("can't take over yet", lane=lane, partition=partition, why=error)
+                    self._stopping.wait(_RETRY_S)
+            self._tell_readiness()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process must not go on
+            self._die(error)
+
+    def _start_core(self, lane: str, partition: int) -> None:
+        topics, rules = self._topics[lane], Rules.from_settings(self._settings.lanes[lane])
+        began = time.monotonic()
+        last = self._ends.tail(topics["outcomes"], partition)
+        tail = None if last is None else parse_tail(last, self._wire)
+        times = (None, None) if tail is None else resume_times(tail, rules) or (None, None)
+        starts = [
+            self._start_offset(topics[log], partition, at)
+            for log, at in zip(_LOGS, times, strict=True)
+        ]
+        if tail is not None and starts[0] > tail.source_offset + 1:
+            raise LogGapError(_deleted(topics, partition, tail, starts[0]))
+        core = JoinCore(
+            rules,
+            self._wire,
+            max_outcome_bytes=self._settings.lanes[lane].max_outcome_bytes,
+            tail=tail,
+            decision_start=starts[0],
+            reward_start=starts[1],
+        )
+        own = OwnPartition(lane, partition, core, topics)
+        self._open_logs(own, rules, fresh=tail is None)
+        _log.info(
+            "took over",
+            lane=lane,
+            partition=partition,
+            tail=tail and tail.source_offset,
+            starts=starts,
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+    def _start_offset(self, topic: str, partition: int, timestamp: int | None) -> int:
+        found = None
+        if timestamp is not None:
+            found = self._ends.offset_at(topic, partition, timestamp)
+        return self._ends.bounds(topic, partition)[0] if found is None else found
+
+    def _open_logs(self, own: OwnPartition, rules: Rules, *, fresh: bool) -> None:
+        opened = self._clock.read(within=_CLOCK_S)
+        if opened is None:
+            raise BrokerError("the broker didn't tell the time")
+        since = opened.broker_ms - milliseconds(self._settings.join.takeover)
+        ticks = {log: self._ends.last_tick(*own.places[log], since) for log in _LOGS}
+        with self._lock:
+            if (own.lane, own.partition) not in self._assigned:
+                return
+            for log, last_tick in ticks.items():
+                self._ticker.open(
+                    own.places[log],
+                    header=rules.to_header(),
+                    opened=opened,
+                    last_tick=last_tick,
+                    settled=fresh if last_tick is None else last_tick >= since,
+                    busy=partial(own.busy, log),
+                )
+            self._own[own.lane, own.partition] = own
+
+    def _tell_readiness(self) -> None:
+        with self._lock:
+            missing = len(self._assigned) - len(self._own)
+        if missing:
+            self._health.wait_for("assignment", f"{missing} partitions are being taken over")
+        else:
+            self._health.arrived("assignment")
+
+
+def _count(own: OwnPartition, output: Output) -> None:
+    if output.emissions:
+        OUTCOMES.labels(own.lane, own.partition).inc(len(output.emissions))
+    for state, count in output.decisions.items():
+        DECISIONS.labels(own.lane, own.partition, state).inc(count)
+    for state, count in output.rewards.items():
+        REWARDS.labels(own.lane, own.partition, state).inc(count)
+
+
+def _deleted(topics: Mapping[str, str], partition: int, tail: Tail, start: int) -> str:
+    return (
+        f"decisions from offset {tail.source_offset + 1} to {start - 1} of "
+        f"{topics['decisions']}/{partition} were deleted before they were joined; raise the "
+        "topic's retention; to accept the loss, delete the records of "
+        f"{topics['outcomes']}/{partition} with kafka-delete-records and start again"
+    )

@@ -1,0 +1,206 @@
+"""Writing without gaps: the producers of the join.
+
+Readers of outcomes drop what doesn't increase the source offset. That is right only if a writer's
+stream has no holes; so a record that can't be delivered ends the process, with nothing sent after
+it, and a full queue makes the join wait instead of dropping.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaException, Message, Producer
+
+from bandstand.errors import BrokerError
+from bandstand.kafka import producer_config
+from bandstand.schemas.topics import TopicNames
+from bandstand.schemas.wire import Wire
+from bandstand.settings import Settings
+from bandstand.streams.join_types import Emission, Refusal
+
+__all__ = ["DeadLetters", "GaplessProducer"]
+
+_QUEUE_KBYTES = 65_536
+_LARGEST_RECORD_BYTES = 2_000_000
+_LARGEST_LETTER_BYTES = 1_048_588
+"""Largest value that a dead letter carries: the largest record that a broker takes by default."""
+
+Die = Callable[[BaseException], None]
+
+
+class _Queued(NamedTuple):
+    topic: str
+    partition: int
+    key: bytes
+    timestamp: int
+    value: bytes | None
+    headers: list[tuple[str, bytes]] | None
+
+
+class GaplessProducer:
+    """A producer whose stream has no gaps, or ends.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is and how to reach it.
+    die
+        Called with the error when a record could not be delivered; must not return.
+    overrides
+        librdkafka properties, underscores for dots.
+    """
+
+    def __init__(self, settings: Settings, die: Die, **overrides: object) -> None:
+        self._die = die
+        self._backlog: deque[_Queued] = deque()
+        self._failed = False
+        config: dict[str, Any] = producer_config(
+            settings,
+            message_timeout_ms=0,
+            enable_gapless_guarantee=True,
+            queue_buffering_max_kbytes=_QUEUE_KBYTES,
+            delivery_report_only_error=True,
+            **overrides,
+        )
+        self._producer = Producer(
+            {**config, "on_delivery": self._on_delivery, "error_cb": self._on_error}
+        )
+
+    @property
+    def full(self) -> bool:
+        """Whether records wait for room in the queue; then nothing more should be read."""
+        return bool(self._backlog)
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        *,
+        key: bytes,
+        value: bytes | None,
+        timestamp: int = 0,
+        headers: list[tuple[str, bytes]] | None = None,
+    ) -> None:
+        """Queue one record; never blocks and never drops."""
+        self.send_all(topic, partition, [Emission(key, timestamp, value, headers)])
+
+    def send_all(self, topic: str, partition: int, emissions: Sequence[Emission]) -> None:
+        """Queue what a core gave, in its order."""
+        for emission in emissions:
+            record = _Queued(topic, partition, *emission)
+            if self._backlog or not self._produce(record):
+                self._backlog.append(record)
+
+    def poll(self) -> None:
+        """Notice deliveries and failures; queue what waits for room."""
+        self._producer.poll(0)
+        while self._backlog and self._produce(self._backlog[0]):
+            self._backlog.popleft()
+
+    def flush(self, timeout: float) -> int:
+        """Wait until everything is delivered; give how many records are not, after `timeout`."""
+        self.poll()
+        return len(self._backlog) + int(self._producer.flush(timeout))
+
+    def __len__(self) -> int:
+        """How many records aren't delivered yet."""
+        return len(self._backlog) + len(self._producer)
+
+    def _produce(self, record: _Queued) -> bool:
+        if self._failed:
+            return False
+        try:
+            self._producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                record.partition,
+                timestamp=record.timestamp,
+                headers=record.headers,  # type: ignore[arg-type] # list is invariant
+            )
+        except BufferError:
+            self._producer.poll(0)
+            return False
+        except KafkaException as error:
+            self._fail(record.topic, record.partition, error.args[0])
+            return False
+        return True
+
+    def _on_delivery(self, error: object, message: Message) -> None:
+        if error is not None:
+            self._fail(message.topic(), message.partition(), error)
+
+    def _on_error(self, error: Any) -> None:
+        if error.fatal():
+            self._fail(None, None, error)
+
+    def _fail(self, topic: str | None, partition: int | None, error: object) -> None:
+        self._failed = True
+        where = "" if topic is None else f" to topic {topic!r}, partition {partition},"
+        self._die(
+            BrokerError(
+                f"a record{where} could not be delivered: {error}; going on would leave a hole, so "
+                "this process ends; nothing is lost: start it again once the cause is removed"
+            )
+        )
+
+
+class DeadLetters:
+    """Writes refused records, with their reason, origin and bytes, to where people look.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is and how to reach it.
+    wire
+        How events are framed.
+    die
+        Called with the error when a letter could not be delivered; must not return.
+    role
+        Name of the role that refuses.
+    """
+
+    def __init__(self, settings: Settings, wire: Wire, die: Die, *, role: str) -> None:
+        self._topic = TopicNames(settings.topics.prefix).dead_letters
+        self._wire = wire
+        self._role = role
+        self._producer = GaplessProducer(settings, die, message_max_bytes=_LARGEST_RECORD_BYTES)
+
+    def __len__(self) -> int:
+        """How many letters aren't delivered yet."""
+        return len(self._producer)
+
+    def send(self, topic: str, partition: int, refusal: Refusal) -> None:
+        """Queue one letter; the key is the origin, so that a repeat is seen as one."""
+        record = refusal.record
+        value, detail = record.value, refusal.detail
+        if value is not None and len(value) > _LARGEST_LETTER_BYTES:
+            detail = f"{detail} (the value, {len(value)} bytes, is too large to be kept here)"
+            value = None
+        letter = {
+            "reason": refusal.reason,
+            "detail": detail,
+            "role": self._role,
+            "topic": topic,
+            "partition": partition,
+            "offset": record.offset,
+            "ts": record.timestamp,
+            "key": record.key,
+            "value": value,
+        }
+        self._producer.send(
+            self._topic,
+            0,
+            key=f"{topic}/{partition}/{record.offset}".encode(),
+            value=self._wire.dumps("dead_letter", letter),
+        )
+
+    def poll(self) -> None:
+        """Notice deliveries and failures; queue what waits for room."""
+        self._producer.poll()
+
+    def flush(self, timeout: float) -> int:
+        """Wait until everything is delivered; give how many letters are not, after `timeout`."""
+        return self._producer.flush(timeout)

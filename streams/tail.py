@@ -1,0 +1,187 @@
+"""Looks at the ends of logs: where an outcome partition stands, where a time begins, the last tick.
+
+The outcome topic's tail is the join's only checkpoint; nothing is remembered elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from bandstand.errors import BrokerError
+from bandstand.kafka import broker_errors, consumer_config
+from bandstand.schemas.topics import TICK_KEY
+from bandstand.settings import Settings
+from bandstand.streams.join_types import Record
+
+__all__ = ["LogEnds"]
+
+_REQUEST_S = 2.0
+_PATIENCE_S = 5.0
+_RETRY_S = 0.05
+_LOOK_BACK = 5_000
+_LOOK_BACK_OLD = 200
+
+T = TypeVar("T")
+
+
+class LogEnds:
+    """Reads single places of logs, by offset or time; for one thread.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is and how to reach it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._consumer = Consumer(
+            consumer_config(
+                settings,
+                "bandstand.join.ends",
+                enable_partition_eof=True,
+                isolation_level="read_uncommitted",
+                auto_offset_reset="earliest",
+            )
+        )
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """Give the first offset that is kept and the next one to be written.
+
+        Raises
+        ------
+        BrokerError
+            If no leader answers in time.
+        """
+        place = TopicPartition(topic, partition)
+        low, high = _patiently(
+            lambda: self._consumer.get_watermark_offsets(place, timeout=_REQUEST_S),
+            f"looking for the end of {topic}/{partition}",
+        )
+        return int(low), int(high)
+
+    def offset_at(self, topic: str, partition: int, timestamp: int) -> int | None:
+        """Give the first offset whose timestamp isn't smaller; None where there is none.
+
+        Parameters
+        ----------
+        topic, partition
+            The log.
+        timestamp
+            Milliseconds since the epoch.
+        """
+        place = TopicPartition(topic, partition, max(timestamp, 0))
+
+        def look() -> int:
+            [answer] = self._consumer.offsets_for_times([place], timeout=_REQUEST_S)
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+            return int(answer.offset)
+
+        offset = _patiently(look, f"looking for time {timestamp} in {topic}/{partition}")
+        return offset if offset >= 0 else None
+
+    def tail(self, topic: str, partition: int) -> Record | None:
+        """Give the last record, whatever markers of transactions follow it; None where none is.
+
+        Raises
+        ------
+        BrokerError
+            If it can't be read in time.
+        """
+        low, high = self.bounds(topic, partition)
+        back = 1
+        while high > low:
+            start = max(high - back, low)
+            records = list(self._read(topic, partition, start, high))
+            if records or start == low:
+                return records[-1] if records else None
+            back *= 2
+        return None
+
+    def last_tick(self, topic: str, partition: int, since: int) -> int | None:
+        """Give the newest tick's time, as far as a bounded look at the log's end can tell.
+
+        Parameters
+        ----------
+        topic, partition
+            The log.
+        since
+            Milliseconds since the epoch; a tick that isn't older is found unless thousands of
+            records follow it, an older one only if it is among the last few hundred.
+        """
+        low, high = self.bounds(topic, partition)
+        start = self.offset_at(topic, partition, since)
+        back = high - _LOOK_BACK_OLD if start is None else max(start, high - _LOOK_BACK)
+        records = self._read(topic, partition, max(back, low), high)
+        return max((r.timestamp for r in records if r.key == TICK_KEY), default=None)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._consumer.close()
+
+    def _read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:
+        """Read from `start` up to, not including, `end`."""
+        if start >= end:
+            return
+        self._consumer.assign([TopicPartition(topic, partition, start)])
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            message = self._consumer.poll(0.1)
+            if message is None:
+                continue
+            error = message.error()
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                return
+            if error is not None:
+                _raise_unless_passing(error, f"reading {topic}/{partition}")
+                continue
+            record = _record(message)
+            if record.offset < end:
+                yield record
+            if record.offset >= end - 1:
+                return
+        raise BrokerError(
+            f"{topic}/{partition} could not be read from offset {start} to {end} within "
+            f"{_PATIENCE_S:g} s; is its leader up?"
+        )
+
+
+def _record(message: Any) -> Record:
+    _, timestamp = message.timestamp()
+    headers = message.headers() or ()
+    return Record(message.offset(), timestamp, message.key(), message.value(), headers)
+
+
+def _patiently(ask: Callable[[], T], doing: str) -> T:
+    """Ask again while a new leader settles in: a fresh topic's first answer may be a refusal."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            _raise_unless_passing(error.args[0], doing)
+            if time.monotonic() > deadline:
+                raise BrokerError(f"{doing}: no answer within {_PATIENCE_S:g} s: {error}") from None
+            time.sleep(_RETRY_S)
+
+
+def _raise_unless_passing(error: KafkaError, doing: str) -> None:
+    passing = (
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError._RESOLVE,
+    )
+    if error.retriable() or error.code() in passing:
+        return
+    with broker_errors(doing):
+        raise KafkaException(error)

@@ -1,0 +1,257 @@
+"""A lane on a real broker, workers as processes, and what the pure core makes of the final logs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Producer
+
+from bandstand.kafka import TopicReader, partition_for, producer_config
+from bandstand.schemas.topics import TopicNames
+from bandstand.schemas.wire import Wire
+from bandstand.settings import Settings, load_settings
+from bandstand.streams import topics
+from bandstand.streams.join_core import JoinCore
+from bandstand.streams.join_types import Record, Rules
+
+RUN = (
+    "from bandstand.settings import load_settings; from bandstand.streams.join import run; "
+    "run(load_settings())"
+)
+WIRE = Wire.single_object()
+
+
+def until(condition: Callable[[], Any], within: float, what: str) -> Any:
+    """Wait until a condition holds, and give its value."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {within} s: {what}")
+
+
+class Bench:
+    """One lane of a test."""
+
+    def __init__(
+        self, kafka: Any, prefix: str, folder: Path, partitions: int = 2, **environment: str
+    ) -> None:
+        self.environment = {
+            "BANDSTAND_CONFIG": str(folder / "bandstand.toml"),
+            "BANDSTAND_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "BANDSTAND_TOPICS__PREFIX": prefix,
+            "BANDSTAND_JOIN__GROUP": f"{prefix}join",
+            "BANDSTAND_JOIN__SESSION_TIMEOUT": "1s",
+            "BANDSTAND_JOIN__TICK": "200ms",
+            "BANDSTAND_JOIN__PROGRESS": "1s",
+            "BANDSTAND_LANES__DEFAULT__WINDOW": "1s",
+            "BANDSTAND_LANES__DEFAULT__GRACE": "200ms",
+            "BANDSTAND_LANES__DEFAULT__SKEW": "10s",
+            "BANDSTAND_LANES__DEFAULT__PARTITIONS": str(partitions),
+            "BANDSTAND_LOG__FORMAT": "console",
+            **environment,
+        }
+        (folder / "bandstand.toml").write_text("")
+        self.folder = folder
+        self.partitions = partitions
+        self.settings = self._settings()
+        self.names = TopicNames(prefix)
+        topics.create(self.settings)
+        self.producer = Producer(producer_config(self.settings, linger_ms=1))
+        self.sent = 0
+        self.workers: list[Worker] = []
+
+    def _settings(self) -> Settings:
+        before = dict(os.environ)
+        os.environ.update(self.environment)
+        try:
+            return load_settings()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def start(self, command: Sequence[str] = (sys.executable, "-c", RUN)) -> Worker:
+        """Start one worker."""
+        worker = Worker(self, command, len(self.workers))
+        self.workers.append(worker)
+        return worker
+
+    def decide(self, count: int, reward_every: int = 4) -> list[str]:
+        """Send decisions of now, and rewards for some of them; give the decisions' ids."""
+        ids = [f"d{self.sent + i}" for i in range(count)]
+        self.sent += count
+        for i, decision_id in enumerate(ids):
+            now = int(time.time() * 1_000)
+            decision = {
+                "bandit": "b",
+                "decision_id": decision_id,
+                "subject": "s",
+                "ts": now,
+                "action": "a",
+                "propensity": 0.5,
+            }
+            self.send("decisions", decision_id, WIRE.dumps("decision", decision), now)
+            if i % reward_every == 0:
+                self.reward(decision_id, now)
+            self.producer.poll(0)
+        self.producer.flush(10)
+        return ids
+
+    def reward(self, decision_id: str, ts: int, value: float = 1.0) -> None:
+        """Send one reward."""
+        reward = {
+            "bandit": "b",
+            "decision_id": decision_id,
+            "reward_id": f"r-{decision_id}-{ts}",
+            "name": "click",
+            "value": value,
+            "ts": ts,
+        }
+        self.send("rewards", decision_id, WIRE.dumps("reward", reward), ts)
+
+    def send(self, log: str, key: str, value: bytes | None, ts: int) -> None:
+        """Send any record."""
+        topic = f"{self.settings.topics.prefix}default.{log}"
+        partition = partition_for(key.encode(), self.partitions)
+        self.producer.produce(topic, value, key.encode(), partition, timestamp=ts)
+
+    def read(self, topic: str) -> dict[int, list[Record]]:
+        """Read a whole topic as it is now."""
+        reader = TopicReader(self.settings, topic)
+        found: dict[int, list[Record]] = {}
+        try:
+            for message in reader.read_to_end(10):
+                found.setdefault(message.partition() or 0, []).append(_record(message))
+        finally:
+            reader.close()
+        return found
+
+    def outcomes(self) -> dict[int, list[tuple[int, bytes]]]:
+        """Give each partition's outcomes after the reader's filter, with their source offsets."""
+        found: dict[int, list[tuple[int, bytes]]] = {}
+        for partition, records in self.read(self.names.outcomes("default")).items():
+            kept = found.setdefault(partition, [])
+            for record in records:
+                if record.value is None:
+                    continue
+                source = WIRE.loads("outcome", record.value)["source_offset"]
+                if not kept or source > kept[-1][0]:
+                    kept.append((source, record.value))
+        return found
+
+    def seen(self) -> set[str]:
+        """Give the ids of the decisions that have an outcome."""
+        return {
+            WIRE.loads("outcome", value)["decision"]["decision_id"]
+            for outcomes in self.outcomes().values()
+            for _, value in outcomes
+        }
+
+    def wait_for(self, ids: Iterable[str], within: float = 15) -> None:
+        """Wait until all these decisions have an outcome."""
+        wanted = set(ids)
+        until(lambda: wanted <= self.seen(), within, f"outcomes of {len(wanted)} decisions")
+
+    def assert_equal_to_the_pure_core(self) -> None:
+        """Check that the outcomes are those that the core gives when it reads the logs alone."""
+        outcomes = self.outcomes()
+        decisions = self.read(self.names.decisions("default"))
+        rewards = self.read(self.names.rewards("default"))
+        for partition in range(self.partitions):
+            expected = self._core_alone(decisions.get(partition, []), rewards.get(partition, []))
+            got = [value for _, value in outcomes.get(partition, [])]
+            assert got == expected[: len(got)]
+
+    def _core_alone(self, decisions: list[Record], rewards: list[Record]) -> list[bytes]:
+        lane = self.settings.lanes["default"]
+        core = JoinCore(
+            Rules.from_settings(lane),
+            WIRE,
+            max_outcome_bytes=lane.max_outcome_bytes,
+            tail=None,
+            decision_start=0,
+            reward_start=0,
+        )
+        found = []
+        for output in (core.push_decisions(decisions), core.push_rewards(rewards)):
+            found += [e.value for e in output.emissions if e.value is not None]
+        return found
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Read the dead letters, each origin once."""
+        letters = {
+            record.key: WIRE.loads("dead_letter", record.value)
+            for records in self.read(self.names.dead_letters).values()
+            for record in records
+        }
+        return list(letters.values())
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        for worker in self.workers:
+            worker.kill()
+
+
+def _record(message: Any) -> Record:
+    _, timestamp = message.timestamp()
+    headers = message.headers() or ()
+    return Record(message.offset(), timestamp, message.key(), message.value(), headers)
+
+
+class Worker:
+    """One join process."""
+
+    def __init__(self, bench: Bench, command: Sequence[str], number: int) -> None:
+        self.log = bench.folder / f"worker-{number}.log"
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("BANDSTAND_")
+        }
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command,
+                env={**environment, **bench.environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=bench.folder,
+            )
+
+    def wait_until_logged(self, text: str, within: float = 20) -> str:
+        """Wait for a line in the log, and give it."""
+
+        def line() -> str | None:
+            assert self.process.poll() is None, self.log.read_text()
+            return next((row for row in self.log.read_text().splitlines() if text in row), None)
+
+        found = until(line, within, f"{text!r} in {self.log.read_text()}")
+        return str(found)
+
+    def get(self, path: str) -> str:
+        """Ask the worker's web server."""
+        found = re.search(r"http://[0-9.:]+", self.wait_until_logged("http://"))
+        assert found is not None
+        with urllib.request.urlopen(found[0] + path, timeout=5) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def stop(self, within: float = 5) -> tuple[int, float]:
+        """Send SIGTERM; give the exit code and the seconds it took."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(within), time.monotonic() - began
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
