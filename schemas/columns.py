@@ -7,11 +7,15 @@ costs itself only, and what is let through is what `codec.decode` lets through, 
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from io import BytesIO
 from typing import Final
 
+import fastavro
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,13 +24,33 @@ import pyruhvro
 
 from bandstand.errors import EventError
 from bandstand.schemas.codec import decode, encode
-from bandstand.schemas.definitions import END, END_BYTES, current, schema_json
+from bandstand.schemas.definitions import current, schema_json
 from bandstand.schemas.wire import Wire
 
 __all__ = ["Bad", "Batch", "arrow_schema", "columns", "encode_columns"]
 
+LARGEST_BATCH: Final = 2**31 - 1
+"""Bytes that a batch may have: Arrow counts a text column's in 31 bits."""
+
 ONE_BY_ONE: Final = 8
 """Records in a refused part of a batch below which each is tried alone."""
+
+END: Final = secrets.randbits(63)
+"""What a field after the last one must be read as.
+
+pyruhvro doesn't say where a record ended. So it is given a schema with one field more, and records
+with `END_BYTES` behind them: it reads `END` only where nothing stood between the two. Drawn by each
+process, so that no record can hold it on purpose.
+"""
+
+
+def _long(number: int) -> bytes:
+    buffer = BytesIO()
+    fastavro.schemaless_writer(buffer, "long", number)
+    return buffer.getvalue()
+
+
+END_BYTES: Final = _long(END)
 
 
 @dataclass(frozen=True)
@@ -106,6 +130,8 @@ def columns(name: str, values: Sequence[bytes | None], wire: Wire) -> Batch:
     ------
     BrokerError
         If the schema registry can't be asked.
+    ValueError
+        If the values are too much for one batch.
 
     Examples
     --------
@@ -118,6 +144,8 @@ def columns(name: str, values: Sequence[bytes | None], wire: Wire) -> Batch:
     [(1, 'truncated'), (2, 'empty')]
     """
     found = _frames(name, values, wire)
+    if (size := sum(map(len, found.frames))) > LARGEST_BATCH:
+        raise ValueError(f"a batch of {size} bytes; allowed: {LARGEST_BATCH}; split it")
     tables, refused = _sift(_reader(name), found, range(len(found.frames)))
     if refused:
         found = _without(name, found, refused)
@@ -202,9 +230,11 @@ Reader = Callable[[list[bytes]], pa.RecordBatch]
 def _reader(name: str) -> Reader:
     """Choose the codec of a schema."""
     schema = current(name)
+    fields = [*schema.definition["fields"], {"name": "end", "type": "long"}]
+    with_end = json.dumps({**schema.definition, "fields": fields})
 
     def in_rust(ended: list[bytes]) -> pa.RecordBatch:
-        table = pyruhvro.deserialize_array(ended, schema.columns)
+        table = pyruhvro.deserialize_array(ended, with_end)
         table.validate(full=True)
         if not pc.all(pc.equal(table["end"], END)).as_py():
             raise ValueError("bytes follow a record")

@@ -16,8 +16,6 @@ from fastavro.schema import to_parsing_canonical_form
 from bandstand.errors import SchemaError
 
 __all__ = [
-    "END",
-    "END_BYTES",
     "NAMES",
     "WriterSchema",
     "current",
@@ -42,12 +40,6 @@ NAMES: Final = (
 
 PARTS: Final = {"outcome": {"bandstand.Decision": "decision"}}
 """Records that hold another one by its Avro name, and the file that defines it."""
-
-END: Final = -0x6E6F697369636564
-"""What stands in the field after the last one when columns are read: see `WriterSchema.columns`."""
-
-END_BYTES: Final = b"\xc7\x95\x9b\x96\xed\xdc\xb4\xef\xdc\x01"
-"""`END` as an Avro long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,16 +79,6 @@ class WriterSchema:
     def in_rust(self) -> bool:
         """Whether pyruhvro reads it rightly; it panics on bytes and fixed, and wraps an int."""
         return not {"bytes", "fixed", "int"} & _types(self.definition)
-
-    @cached_property
-    def columns(self) -> str:
-        """The schema for pyruhvro, as JSON: a last field more, that must be read as `END`.
-
-        pyruhvro doesn't say where a record ended. With `END_BYTES` put behind the bytes of a
-        record, the field is `END` only where nothing stood between them.
-        """
-        fields = [*self.definition["fields"], {"name": "end", "type": "long"}]
-        return json.dumps({**self.definition, "fields": fields})
 
     def is_current(self, name: str) -> bool:
         """Tell whether bytes written with this schema are what ``name``'s current schema gives."""

@@ -6,7 +6,6 @@ import pytest
 
 from bandstand.errors import EventError
 from bandstand.schemas.codec import NAMES, current, decode, encode, fingerprint
-from bandstand.schemas.definitions import END, END_BYTES
 
 REWARD = {
     "bandit": "home",
@@ -36,17 +35,10 @@ def test_fingerprints_differ() -> None:
     assert len({fingerprint(name) for name in NAMES}) == len(NAMES)
 
 
-def test_the_end_mark_is_a_long() -> None:
-    """The bytes put behind a record are those of the number that is looked for."""
-    zigzag = sum((byte & 0x7F) << 7 * at for at, byte in enumerate(END_BYTES))
-    assert (zigzag >> 1) ^ -(zigzag & 1) == END
-
-
 def test_what_goes_through_rust() -> None:
-    """The schemas on the hot path are read by pyruhvro, those with bytes or int by fastavro."""
+    """The schemas on the hot path are read by pyruhvro, only those with bytes by fastavro."""
     assert {name for name in NAMES if not current(name).in_rust} == {
         "dead_letter",
-        "learner_position",
         "learner_state",
         "snapshot",
     }
