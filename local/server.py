@@ -113,7 +113,7 @@ class Server(ABC):
         return self._process
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self if self._process is not None else self.start()
 
     def __exit__(
         self,
@@ -134,7 +134,10 @@ class Server(ABC):
         """
         if self._process is not None:
             raise ServerError(f"{self.name} in {self.folder} is running already; stop it first")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ServerError(f"folder {self.folder} can't be made: {error}") from error
         for _ in range(_CLASH_TRIES):
             if not self.ports or not are_free(self.ports):
                 self.ports = self._pick_ports()
@@ -189,10 +192,10 @@ class Server(ABC):
             log.seek(seen)
             return log.read().decode(errors="replace")
 
-    def stop(self) -> None:
-        """End it, cleanly where it lets us, and return when it has ended; no harm when it has."""
+    def stop(self, *, grace: float = 10.0) -> None:
+        """End it, cleanly or after ``grace`` seconds by force; no harm where it has ended."""
         if self._process is not None:
-            self._process.stop()
+            self._process.stop(grace)
             self._forget()
 
     def kill(self) -> None:
