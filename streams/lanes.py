@@ -273,7 +273,11 @@ class Lanes:
             for log, at in zip(_LOGS, times, strict=True)
         ]
         if tail is not None and starts[0] > tail.source_offset + 1:
-            raise LogGapError(_deleted(topics, partition, tail, starts[0]))
+            # What comes next may be older than what the index was asked for: never pass it over.
+            first = self._ends.bounds(topics["decisions"], partition)[0]
+            if first > tail.source_offset + 1:
+                raise LogGapError(_deleted(topics, partition, tail, first))
+            starts[0] = tail.source_offset + 1
         core = JoinCore(
             rules,
             self._wire,
