@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -36,7 +37,12 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from bandstand.errors import SettingsError
 
@@ -89,7 +95,10 @@ def parse_duration(value: object) -> timedelta:
             f"{value!r} is not a duration; write a whole number "
             "and a unit: 250ms, 10s, 5m, 1h or 7d"
         )
-    return timedelta(milliseconds=int(match[1]) * _UNITS_MS[match[2]])
+    try:
+        return timedelta(milliseconds=int(match[1]) * _UNITS_MS[match[2]])
+    except OverflowError:
+        raise ValueError(f"{value!r} is longer than any duration; write a smaller number") from None
 
 
 def milliseconds(duration: timedelta) -> int:
@@ -123,6 +132,23 @@ Duration = Annotated[
 ]
 
 
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("0 is not allowed; write 1ms or more")
+    return value
+
+
+_Positive = Annotated[Duration, AfterValidator(_positive)]
+
+
+class _UnknownNameError(ValueError):
+    """A name that a section doesn't have."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(_unknown(name, known))
+        self.name = name
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -154,9 +180,7 @@ class KafkaSettings(_Section):
         extra = self.model_extra or {}
         for name, value in extra.items():
             if name not in _LIBRDKAFKA_CONNECTION:
-                raise ValueError(
-                    _unknown(name, [*type(self).model_fields, *_LIBRDKAFKA_CONNECTION])
-                )
+                raise _UnknownNameError(name, [*type(self).model_fields, *_LIBRDKAFKA_CONNECTION])
             if re.search("secret|password|key_pem|oauthbearer_config", name):
                 extra[name] = SecretStr(str(value))
         return self
@@ -199,7 +223,7 @@ class TopicSettings(_Section):
     replication_factor: int = Field(1, ge=1)
     min_insync_replicas: int = Field(1, ge=1)
     learner_state_partitions: int = Field(6, ge=1, le=10_000)
-    retention: Duration = timedelta(days=14)
+    retention: _Positive = timedelta(days=14)
 
 
 class LaneSettings(_Section):
@@ -208,7 +232,7 @@ class LaneSettings(_Section):
     ``window`` and ``grace`` may change while the lane lives; the rest is for good.
     """
 
-    window: Duration = timedelta(minutes=10)
+    window: _Positive = timedelta(minutes=10)
     grace: Duration = timedelta(seconds=5)
     lateness: Duration = timedelta(hours=1)
     backward: Duration = timedelta(0)
@@ -226,35 +250,38 @@ class LaneSettings(_Section):
         return self
 
 
+_LaneName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
+
+
 class JoinSettings(_Section):
     """The join and its clock."""
 
     group: str = "bandstand.join"
-    session_timeout: Duration = timedelta(seconds=6)
-    tick: Duration = timedelta(seconds=1)
-    idle_tick: Duration = timedelta(seconds=10)
+    session_timeout: _Positive = timedelta(seconds=6)
+    tick: _Positive = timedelta(seconds=1)
+    idle_tick: _Positive = timedelta(seconds=10)
     pause: Duration = timedelta(seconds=5)
     takeover: Duration = timedelta(seconds=15)
     settle: Duration = timedelta(seconds=15)
     brake: Duration = timedelta(seconds=5)
     brake_release: Duration = timedelta(minutes=10)
-    progress: Duration = timedelta(minutes=1)
+    progress: _Positive = timedelta(minutes=1)
 
 
 class LearnSettings(_Section):
     """The learners."""
 
     group: str = "bandstand.learn"
-    session_timeout: Duration = timedelta(seconds=6)
-    state_interval: Duration = timedelta(milliseconds=250)
+    session_timeout: _Positive = timedelta(seconds=6)
+    state_interval: _Positive = timedelta(milliseconds=250)
 
 
 class PublishSettings(_Section):
     """The publisher."""
 
     group: str = "bandstand.publish"
-    session_timeout: Duration = timedelta(seconds=6)
-    interval: Duration = timedelta(milliseconds=250)
+    session_timeout: _Positive = timedelta(seconds=6)
+    interval: _Positive = timedelta(milliseconds=250)
     keep_artifacts: int = Field(20, ge=1)
 
 
@@ -262,10 +289,10 @@ class ArchiveSettings(_Section):
     """The archive."""
 
     group: str = "bandstand.archive"
-    session_timeout: Duration = timedelta(seconds=6)
+    session_timeout: _Positive = timedelta(seconds=6)
     max_rows: int = Field(100_000, ge=1)
     max_bytes: int = Field(64_000_000, ge=1_000)
-    max_age: Duration = timedelta(minutes=5)
+    max_age: _Positive = timedelta(minutes=5)
 
 
 class ServeSettings(_Section):
@@ -300,7 +327,9 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     s3: S3Settings = S3Settings()
     topics: TopicSettings = TopicSettings()
-    lanes: dict[str, LaneSettings] = Field(default_factory=lambda: {"default": LaneSettings()})
+    lanes: dict[_LaneName, LaneSettings] = Field(
+        default_factory=lambda: {"default": LaneSettings()}, min_length=1
+    )
     join: JoinSettings = JoinSettings()
     learn: LearnSettings = LearnSettings()
     publish: PublishSettings = PublishSettings()
@@ -318,9 +347,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the environment first, then what `load_settings` took from the file."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
+        """Take what is given, and nothing from the world: `load_settings` reads that."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
 
     def lane(self, name: str) -> LaneSettings:
         """Give the settings of a lane.
@@ -349,7 +378,7 @@ def load_settings(
         The TOML file; by default the one named by ``BANDSTAND_CONFIG``, else ``bandstand.toml`` in
         the working directory where there is one.
     environment
-        Variables to check for unknown names; by default this process's.
+        Variables; by default this process's.
 
     Raises
     ------
@@ -360,9 +389,28 @@ def load_settings(
     _refuse_unknown_variables(environment)
     source, values = _read_file(path, environment)
     try:
-        return Settings(**values)
+        return Settings(**_merged(values, _Environment(environment)()))
     except ValidationError as error:
         raise SettingsError("\n".join(_problems(error, source, environment))) from None
+
+
+class _Environment(EnvSettingsSource):
+    """Settings from variables that are given, not from this process's."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._environment.items()}
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(below[name], dict) and isinstance(above[name], dict):
+            merged[name] = _merged(below[name], above[name])
+    return merged
 
 
 def _read_file(path: Path | None, environment: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
@@ -398,15 +446,27 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 def _problems(error: ValidationError, source: str, environment: Mapping[str, str]) -> Iterable[str]:
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, _UnknownNameError):
+            path.append(cause.name)
         variable = _ENV_PREFIX + "__".join(path).upper()
-        place = f"environment variable {variable}" if variable in environment else source
+        place = _place(variable, source, environment)
         if problem["type"] == "extra_forbidden":
             message = _unknown(path[-1], _siblings(path))
         elif problem["type"] == "value_error":
-            message = str(problem["ctx"]["error"])
+            message = str(cause)
         else:
-            message = f"{problem['input']!r} is not allowed: {problem['msg']}"
+            secret = re.search("secret|password", path[-1])
+            shown = "its value" if secret else repr(problem["input"])
+            message = f"{shown} is not allowed: {problem['msg']}"
         yield f"{place}: {'.'.join(path)}: {message}"
+
+
+def _place(variable: str, source: str, environment: Mapping[str, str]) -> str:
+    parts = sorted(name for name in environment if name.startswith(f"{variable}__"))
+    if variable in environment:
+        parts = [variable]
+    return f"environment variable {', '.join(parts)}" if parts else source
 
 
 def _siblings(path: list[str]) -> list[str]:
