@@ -7,6 +7,7 @@ do, so that records with one key meet in the same partition number of every topi
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,9 +35,11 @@ __all__ = [
     "broker_errors",
     "consumer_config",
     "end_offsets",
+    "is_record",
     "murmur2",
     "partition_count",
     "partition_for",
+    "poll_batch",
     "producer_config",
 ]
 
@@ -231,6 +234,53 @@ def _passes(cause: object) -> bool:
     )
 
 
+def poll_batch(consumer: Consumer, timeout: float, most: int) -> list[Message]:
+    """Give what a consumer has: waits for a first message only, as `Consumer.consume` doesn't.
+
+    Parameters
+    ----------
+    consumer
+        A consumer with an assignment or a subscription.
+    timeout
+        Seconds to wait for a first message, >= 0.
+    most
+        Most messages to give, at least 1.
+    """
+    first = consumer.poll(timeout)
+    if first is None:
+        return []
+    return [first, *consumer.consume(most - 1, 0)] if most > 1 else [first]
+
+
+def is_record(message: Message, topic: str) -> bool:
+    """Tell a record from an event of the client, such as the end of a partition.
+
+    Parameters
+    ----------
+    message
+        What the consumer gave.
+    topic
+        What is being read, for errors.
+
+    Raises
+    ------
+    TopicError
+        If the topic is missing.
+    BrokerError
+        If the broker refuses for good, e.g. because an offset isn't there.
+    """
+    error = message.error()
+    if error is None:
+        return True
+    if error.code() == KafkaError._PARTITION_EOF:
+        return False
+    if error.fatal() or not error.retriable():
+        with broker_errors(f"reading topic {message.topic() or topic!r}"):
+            raise KafkaException(error)
+    _log.warning("read failed, trying on", topic=message.topic() or topic, error=error.str())
+    return False
+
+
 class TopicReader:
     """Read a topic from its start and go on following it, without a consumer group.
 
@@ -298,21 +348,22 @@ class TopicReader:
         BrokerError
             If the broker refuses for good.
         """
-        first = self._consumer.poll(timeout)
-        if first is None:
-            return []
-        messages = (
-            [first, *self._consumer.consume(max_records - 1, 0)] if max_records > 1 else [first]
-        )
+        messages = poll_batch(self._consumer, timeout, max_records)
         return [message for message in messages if self._is_record(message)]
 
-    def read_to_end(self, timeout: float) -> Iterator[Message]:
+    def position(self, partition: int) -> int:
+        """Give the offset of the next record to be read; 0 before the first answer."""
+        return self._next[partition]
+
+    def read_to_end(self, timeout: float, stop: threading.Event | None = None) -> Iterator[Message]:
         """Give all records up to the end that the topic has now; waits for open transactions.
 
         Parameters
         ----------
         timeout
             Seconds within which the end must be reached, > 0.
+        stop
+            Once this is set, reading ends early.
 
         Raises
         ------
@@ -322,6 +373,8 @@ class TopicReader:
         deadline = time.monotonic() + timeout
         ends = end_offsets(self._settings, self.topic, self._next)
         while behind := [p for p, end in ends.items() if self._next[p] < end]:
+            if stop is not None and stop.is_set():
+                return
             if time.monotonic() > deadline:
                 raise BrokerError(
                     f"topic {self.topic!r} wasn't read to its end within {timeout:g} s; "
@@ -334,17 +387,12 @@ class TopicReader:
         self._consumer.close()
 
     def _is_record(self, message: Message) -> bool:
-        error = message.error()
         partition, offset = message.partition() or 0, message.offset() or 0
-        if error is None:
+        if is_record(message, self.topic):
             self._next[partition] = offset + 1
             return True
-        if error.code() == KafkaError._PARTITION_EOF:
+        error = message.error()
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
             self._next[partition] = offset
             self._behind.discard(partition)
-        elif error.fatal() or not error.retriable():
-            with broker_errors(f"reading topic {self.topic!r}"):
-                raise KafkaException(error)
-        else:
-            _log.warning("read failed, trying on", topic=self.topic, error=error.str())
         return False

@@ -1,0 +1,287 @@
+"""The learner of one outcome partition: records in, sums and a position out, nothing else.
+
+What it holds is a function of the records before its position and of the specs in force: how they
+are cut into batches, and where it was stopped and restored, changes no bit. A spec that comes late
+is learned from the retained outcomes by a second core, which this one then adopts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bandstand.errors import EventError, LogGapError, StateError
+from bandstand.learners.statistics import Statistics
+from bandstand.schemas.columns import columns
+from bandstand.schemas.wire import Wire
+from bandstand.streams.join_types import Record, parse_tail
+from bandstand.streams.learner_records import (
+    PartitionSums,
+    Position,
+    position_key,
+    position_record,
+    sums_keys,
+    sums_records,
+)
+from bandstand.streams.specs import InForce
+
+__all__ = ["LearnCore", "Learned", "Refused", "Write"]
+
+
+class Refused(NamedTuple):
+    """A record that is neither an outcome nor a progress record."""
+
+    record: Record
+    error: EventError
+
+
+class Learned(NamedTuple):
+    """What a batch was made of.
+
+    Parameters
+    ----------
+    outcomes
+        Outcomes by what became of them: ``learned`` (given to statistics, which keep counts of
+        their own), ``later`` (of a bandit that is still being built from the start), ``unclaimed``
+        (of a bandit without a spec in this lane), ``oversize``, ``repeat``, ``refused``.
+    refused
+        The refused ones.
+    """
+
+    outcomes: Counter[str]
+    refused: list[Refused]
+
+
+class Write(NamedTuple):
+    """A record for ``learner-state``; `owner` says by which name its partition is chosen."""
+
+    owner: bytes
+    key: bytes
+    value: bytes | None
+
+
+class LearnCore:
+    """What one outcome partition has taught, and how far it has been read.
+
+    Parameters
+    ----------
+    lane, partition
+        Which outcome partition.
+    wire
+        How outcomes, sums and positions are framed.
+    position
+        Where to go on.
+    held
+        The sums of the epochs in force, as they were at that position.
+    stale
+        Keys in ``learner-state`` that hold sums of epochs gone by, with their bandit.
+    """
+
+    def __init__(
+        self,
+        lane: str,
+        partition: int,
+        wire: Wire,
+        position: Position,
+        held: Iterable[PartitionSums] = (),
+        stale: Iterable[tuple[str, bytes]] = (),
+    ) -> None:
+        self.lane = lane
+        self.partition = partition
+        self.position = position
+        self._wire = wire
+        self._held = {sums.statistics.spec.bandit: sums for sums in held}
+        self._in_force: dict[str, InForce] = {}
+        self._stale = {key: bandit for bandit, key in stale}
+        self._changed: set[str] = set()
+        self._written = position
+
+    @property
+    def held(self) -> Mapping[str, PartitionSums]:
+        """The sums, by bandit."""
+        return self._held
+
+    @property
+    def missing(self) -> dict[str, InForce]:
+        """Specs in force in this lane that have no sums yet: `open` them, or `adopt` a rebuild."""
+        return {b: f for b, f in self._in_force.items() if b not in self._held}
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether there is anything that `writes` would give."""
+        return bool(self._changed or self._stale) or self.position != self._written
+
+    def follow(self, specs: Mapping[str, InForce]) -> None:
+        """Take the specs in force; sums of other epochs are dropped.
+
+        Parameters
+        ----------
+        specs
+            All of them, by bandit.
+        """
+        self._in_force = {b: f for b, f in specs.items() if f.spec.lane == self.lane}
+        for bandit, sums in list(self._held.items()):
+            if not _belongs(sums, self._in_force.get(bandit)):
+                self._stale.update(dict.fromkeys(sums_keys(sums), bandit))
+                self._changed.discard(bandit)
+                del self._held[bandit]
+
+    def open(self) -> None:
+        """Begin what is `missing` with empty sums: right where nothing retained was passed over."""
+        for bandit, (spec, epoch) in self.missing.items():
+            self._hold(
+                PartitionSums(
+                    self.lane,
+                    self.partition,
+                    epoch,
+                    self.position.next_offset,
+                    Statistics.empty(spec),
+                )
+            )
+            self._changed.add(bandit)
+
+    def adopt(self, rebuilt: LearnCore) -> None:
+        """Take over sums that another core has built up to this position.
+
+        Raises
+        ------
+        StateError
+            If it stands elsewhere.
+        """
+        mine = (self.lane, self.partition, self.position.next_offset)
+        theirs = (rebuilt.lane, rebuilt.partition, rebuilt.position.next_offset)
+        if mine != theirs:
+            raise StateError(f"sums built up to {theirs} can't be added at {mine}")
+        for bandit, in_force in self.missing.items():
+            sums = rebuilt.held.get(bandit)
+            if sums is not None and _belongs(sums, in_force):
+                self._hold(sums)
+                self._changed.add(bandit)
+
+    def learn(self, records: Sequence[Record]) -> Learned:
+        """Read on.
+
+        Parameters
+        ----------
+        records
+            The next records of the partition; those read before are passed over.
+
+        Raises
+        ------
+        LogGapError
+            If offsets are missing.
+        StateError
+            If a total would become too large; nothing was learned then.
+        """
+        records = self._fresh(records)
+        if not records:
+            return Learned(Counter(), [])
+        refused: list[Refused] = []
+        complete = [self.position.complete_to, *self._progress(records, refused)]
+        rows = [record for record in records if record.value is not None]
+        batch = columns("outcome", [record.value for record in rows], self._wire)
+        refused += [Refused(rows[bad.index], bad.error) for bad in batch.bad]
+        table, source_offset = _increasing(batch.table, self.position.source_offset)
+        counts = Counter(repeat=batch.table.num_rows - table.num_rows, refused=len(refused))
+        self._update(table, counts)
+        complete.append(pc.max(table["before"].cast(pa.int64())).as_py())
+        self.position = Position(
+            records[-1].offset + 1,
+            source_offset,
+            max((time for time in complete if time is not None), default=None),
+        )
+        return Learned(+counts, refused)
+
+    def writes(self) -> Iterator[Write]:
+        """Give all that has changed since `written`: for one transaction."""
+        live: set[bytes] = set()
+        for bandit in sorted(self._changed):
+            sums = replace(self._held[bandit], next_offset=self.position.next_offset)
+            for key, value in sums_records(sums, self._wire):
+                live.add(key)
+                yield Write(bandit.encode(), key, value)
+        for bandit, sums in self._held.items():
+            if self._stale and bandit not in self._changed:
+                live.update(sums_keys(sums))
+        for key, bandit in self._stale.items():
+            if key not in live:
+                yield Write(bandit.encode(), key, None)
+        key = position_key(self.lane, self.partition)
+        yield Write(key, key, position_record(self.lane, self.partition, self.position, self._wire))
+
+    def written(self) -> None:
+        """Note that the transaction with `writes` was committed."""
+        self._changed.clear()
+        self._stale.clear()
+        self._written = self.position
+
+    def _hold(self, sums: PartitionSums) -> None:
+        self._held[sums.statistics.spec.bandit] = sums
+
+    def _fresh(self, records: Sequence[Record]) -> list[Record]:
+        expected = self.position.next_offset
+        fresh: list[Record] = []
+        for record in records:
+            if record.offset > expected:
+                raise LogGapError(
+                    f"outcomes of lane {self.lane!r}, partition {self.partition}, jump: expected "
+                    f"offset {expected}, got {record.offset}; records were deleted before they "
+                    "were learned; nothing is skipped silently"
+                )
+            if record.offset == expected:
+                fresh.append(record)
+                expected += 1
+        return fresh
+
+    def _progress(self, records: Sequence[Record], refused: list[Refused]) -> Iterator[int | None]:
+        for record in records:
+            if record.value is None:
+                try:
+                    yield parse_tail(record, self._wire).before
+                except StateError as error:
+                    refused.append(Refused(record, EventError("progress", str(error))))
+
+    def _update(self, table: pa.RecordBatch, counts: Counter[str]) -> None:
+        bandits = pc.struct_field(table["decision"], "bandit")
+        counts["oversize"] += bandits.null_count
+        updated: dict[str, PartitionSums] = {}
+        for bandit, rows in _groups(bandits):
+            sums = self._held.get(bandit)
+            if sums is None:
+                counts["later" if bandit in self._in_force else "unclaimed"] += len(rows)
+                continue
+            part = table.select(["rewards", "decision"])
+            part = part if len(rows) == table.num_rows else part.take(pa.array(rows))
+            updated[bandit] = replace(sums, statistics=sums.statistics.update(part))
+            counts["learned"] += len(rows)
+        self._held.update(updated)
+        self._changed.update(updated)
+
+
+def _belongs(sums: PartitionSums, in_force: InForce | None) -> bool:
+    return in_force is not None and sums.epoch == in_force.epoch
+
+
+def _increasing(table: pa.RecordBatch, largest: int) -> tuple[pa.RecordBatch, int]:
+    """Drop the outcomes that don't increase the source offset; give the largest one too."""
+    offsets = table["source_offset"].to_numpy()
+    reached = np.maximum.accumulate(np.concatenate([[largest], offsets]))
+    fresh = offsets > reached[:-1]
+    return (table if fresh.all() else table.filter(pa.array(fresh))), int(reached[-1])
+
+
+def _groups(names: pa.StringArray) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+    """Give each name with the rows that have it."""
+    encoded = names.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy()
+    order = np.argsort(codes, kind="stable").astype(np.int64)
+    bounds = np.searchsorted(codes[order], np.arange(len(encoded.dictionary) + 1))
+    for code, name in enumerate(encoded.dictionary.to_pylist()):
+        yield name, order[bounds[code] : bounds[code + 1]]

@@ -1,0 +1,120 @@
+"""What learners wrote, read back: the position and the sums of the partitions just assigned."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from bandstand.kafka import TopicReader
+from bandstand.schemas.topics import TopicNames
+from bandstand.schemas.wire import Wire
+from bandstand.settings import Settings
+from bandstand.streams.dead_letters import origin_of
+from bandstand.streams.learner_records import (
+    PartitionSums,
+    Position,
+    SumsTable,
+    position_key,
+    position_of,
+)
+from bandstand.streams.specs import InForce, SpecFollower
+
+__all__ = ["Restored", "restore"]
+
+_READ_S = 120.0
+
+
+@dataclass
+class Restored:
+    """What one outcome partition had come to.
+
+    Parameters
+    ----------
+    position
+        Where to go on; None where nothing was ever written.
+    held
+        Sums of the epochs in force.
+    stale
+        Bandit and key of records that hold sums of other epochs.
+    """
+
+    position: Position | None = None
+    held: list[PartitionSums] = field(default_factory=list)
+    stale: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def restore(
+    settings: Settings,
+    wire: Wire,
+    wanted: Collection[tuple[str, int]],
+    specs: SpecFollower,
+    stop: threading.Event,
+) -> dict[tuple[str, int], Restored] | None:
+    """Read back what was committed for outcome partitions, given as lane and number.
+
+    Their transactional producers must be open, so that nobody can commit more. Other learners'
+    open transactions are waited for. The specs are read up to their end afterwards: the epochs of
+    all sums are known then.
+
+    Returns
+    -------
+    dict or None
+        None if `stop` was set meanwhile.
+
+    Raises
+    ------
+    StateError
+        If a record can't be what a learner wrote.
+    BrokerError
+        If the end isn't reached in time.
+    """
+    records = _newest(settings, wanted, stop)
+    if records is None:
+        return None
+    specs.catch_up()
+    restored = {key: Restored() for key in wanted}
+    table = SumsTable(wire)
+    positions = {position_key(*key): restored[key] for key in wanted}
+    for key, value in records.items():
+        if key in positions:
+            positions[key].position = position_of(value, wire)
+        else:
+            table.take(key, value)
+    _sort(table, specs.current, restored)
+    return restored
+
+
+def _newest(
+    settings: Settings, wanted: Collection[tuple[str, int]], stop: threading.Event
+) -> dict[bytes, bytes] | None:
+    """Read the newest value of each key of the partitions wanted, in the order of writing."""
+    ends = tuple(f"|{lane}|{partition}".encode() for lane, partition in wanted)
+    records: dict[bytes, bytes] = {}
+    reader = TopicReader(settings, TopicNames(settings.topics.prefix).learner_state)
+    try:
+        for message in reader.read_to_end(_READ_S, stop):
+            origin = origin_of(message)
+            key = origin.key or b""
+            if not key.endswith(ends):
+                continue
+            records.pop(key, None)
+            if origin.value is not None:
+                records[key] = origin.value
+    finally:
+        reader.close()
+    return None if stop.is_set() else records
+
+
+def _sort(
+    table: SumsTable,
+    specs: Mapping[str, InForce],
+    restored: Mapping[tuple[str, int], Restored],
+) -> None:
+    for place in table.places():
+        part = restored[place.lane, place.partition]
+        in_force = specs.get(place.bandit)
+        if in_force is not None and in_force.epoch == table.epoch(place):
+            part.held.append(table.sums(place, in_force.spec))
+        else:
+            part.stale += [(place.bandit, key) for key in table.keys(place)]

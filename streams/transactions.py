@@ -1,0 +1,113 @@
+"""One transactional producer under one name: whoever opens it last has it, all others are fenced.
+
+Hides the protocol: records of one `write` are seen by ``read_committed`` readers all or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from bandstand.errors import BrokerError
+from bandstand.kafka import broker_errors, producer_config
+from bandstand.settings import Settings, milliseconds
+
+__all__ = ["FencedError", "Transactions"]
+
+_TIMEOUT_S = 10.0
+_TIMEOUT_MS = milliseconds(timedelta(seconds=_TIMEOUT_S))
+_FENCED = (
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+)
+
+
+class FencedError(BrokerError):
+    """Somebody else has taken over: what wasn't committed here never will be."""
+
+
+class Transactions:
+    """A producer that others can fence off.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is.
+    name
+        Its transactional id.
+    topic
+        The topic that it writes to.
+    """
+
+    def __init__(self, settings: Settings, name: str, topic: str) -> None:
+        self._name = name
+        self._topic = topic
+        self._producer = Producer(
+            producer_config(
+                settings,
+                transactional_id=name,
+                transaction_timeout_ms=_TIMEOUT_MS,
+                linger_ms=0,
+                queue_buffering_max_kbytes=1_000_000,
+            )
+        )
+
+    def open(self) -> None:
+        """Fence off whoever has this name, and end what they had begun.
+
+        Raises
+        ------
+        BrokerError
+            If Kafka refuses or can't be reached.
+        """
+        with self._errors("opening"):
+            self._producer.init_transactions(_TIMEOUT_S)
+
+    def write(self, records: Iterable[tuple[int, bytes, bytes | None]]) -> None:
+        """Write records, given as partition, key and value, in one transaction.
+
+        Raises
+        ------
+        FencedError
+            If somebody else has opened the name; nothing was written.
+        BrokerError
+            If it isn't known to be committed; use this object no more.
+        """
+        with self._errors("writing in"):
+            self._producer.begin_transaction()
+            for partition, key, value in records:
+                self._producer.produce(self._topic, value, key, partition=partition)
+            self._commit()
+
+    def close(self) -> None:
+        """Drop what is under way, without waiting for it."""
+        self._producer.purge()
+        self._producer.poll(0)
+
+    def _commit(self) -> None:
+        for attempt in range(3):
+            try:
+                self._producer.commit_transaction(_TIMEOUT_S)
+            except KafkaException as error:
+                if attempt == 2 or not error.args[0].retriable():
+                    raise
+            else:
+                return
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        doing = f"{doing} transaction {self._name!r}"
+        try:
+            yield
+        except KafkaException as error:
+            if error.args[0].code() in _FENCED:
+                raise FencedError(
+                    f"{doing}: {error.args[0].str()}; somebody else has taken this partition over"
+                ) from error
+            with broker_errors(doing):
+                raise
