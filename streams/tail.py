@@ -22,6 +22,7 @@ __all__ = ["LogEnds"]
 _REQUEST_S = 2.0
 _PATIENCE_S = 5.0
 _RETRY_S = 0.05
+_FETCH_WAIT_MS = 2
 _LOOK_BACK = 5_000
 _LOOK_BACK_OLD = 200
 
@@ -45,6 +46,8 @@ class LogEnds:
                 enable_partition_eof=True,
                 isolation_level="read_uncommitted",
                 auto_offset_reset="earliest",
+                # Other questions wait behind a fetch that waits for more.
+                fetch_wait_max_ms=_FETCH_WAIT_MS,
             )
         )
 
@@ -128,6 +131,12 @@ class LogEnds:
         if start >= end:
             return
         self._consumer.assign([TopicPartition(topic, partition, start)])
+        try:
+            yield from self._read_assigned(f"{topic}/{partition}", end)
+        finally:
+            self._consumer.unassign()
+
+    def _read_assigned(self, log: str, end: int) -> Iterator[Record]:
         deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
             message = self._consumer.poll(0.1)
@@ -137,7 +146,7 @@ class LogEnds:
             if error is not None and error.code() == KafkaError._PARTITION_EOF:
                 return
             if error is not None:
-                _raise_unless_passing(error, f"reading {topic}/{partition}")
+                _raise_unless_passing(error, f"reading {log}")
                 continue
             record = _record(message)
             if record.offset < end:
@@ -145,8 +154,8 @@ class LogEnds:
             if record.offset >= end - 1:
                 return
         raise BrokerError(
-            f"{topic}/{partition} could not be read from offset {start} to {end} within "
-            f"{_PATIENCE_S:g} s; is its leader up?"
+            f"{log} could not be read up to offset {end} within {_PATIENCE_S:g} s; "
+            "is its leader up?"
         )
 
 

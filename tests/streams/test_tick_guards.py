@@ -1,0 +1,257 @@
+"""The guards of the join's clock; each is defended by a test that fails without it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandstand.settings import JoinSettings
+from bandstand.streams.tick_guards import GuardRules, LogClock, Reading
+
+RULES = GuardRules(
+    tick=1.0, idle_tick=10.0, pause=5.0, settle=15.0, brake_ms=5_000, brake_release=600.0
+)
+EPOCH_MS = 1_700_000_000_000
+
+
+class Life:
+    """A log, its leader and a broker's clock, moved on by hand."""
+
+    def __init__(
+        self, *, last_tick_ago: float | None = None, settled: bool = True, at: float = 100.0
+    ) -> None:
+        self.at = at
+        self.offset_ms = EPOCH_MS
+        last = None if last_tick_ago is None else self.reading().broker_ms - last_tick_ago * 1_000
+        self.clock = LogClock(
+            RULES,
+            opened=self.reading(),
+            last_tick=None if last is None else int(last),
+            settled=settled,
+        )
+        self.ticks: list[int] = []
+
+    def reading(self) -> Reading:
+        """Ask the broker for the time."""
+        return Reading(self.offset_ms + round(self.at * 1_000), self.at)
+
+    def try_tick(self, *, busy: bool = True, deliver: bool = True) -> str:
+        """Do what the ticker does once a tick."""
+        reading = self.reading()
+        verdict = self.clock.decide(reading, now=self.at, busy=busy)
+        if verdict.tick:
+            self.clock.sent(reading)
+            if deliver:
+                self.clock.delivered()
+                self.ticks.append(reading.broker_ms)
+        return verdict.reason
+
+    def live(self, seconds: float, *, answers: bool = True, busy: bool = True) -> list[str]:
+        """Let time pass, a round a second; the leader answers, or doesn't."""
+        reasons = []
+        for _ in range(round(seconds)):
+            self.at += 1.0
+            if answers:
+                self.clock.answered(asked=self.at, now=self.at)
+                reasons.append(self.try_tick(busy=busy))
+            elif self.try_tick(busy=busy, deliver=False) == "due":
+                self.clock.failed()
+        return reasons
+
+
+def test_a_log_that_never_had_a_tick_gets_its_first_at_once() -> None:
+    """There is nothing to wait for."""
+    assert Life().try_tick() == "due"
+
+
+def test_a_busy_log_is_ticked_once_a_second() -> None:
+    """Every round brings a tick, none brings two."""
+    life = Life()
+    assert life.live(20) == ["due"] * 20
+    assert life.try_tick() == "not_due"
+
+
+def test_an_idle_log_is_ticked_every_ten_seconds_without_settling() -> None:
+    """Its leader answers all the while, so a last tick that is ten seconds old is no pause."""
+    life = Life()
+    life.live(60, busy=False)
+    assert [b - a for a, b in pairwise(life.ticks)] == [10_000] * 5
+
+
+def test_an_idle_log_that_gets_work_is_ticked_at_once() -> None:
+    """The next round brings a tick."""
+    life = Life()
+    life.live(3, busy=False)
+    assert life.live(1, busy=True) == ["due"]
+
+
+def test_deadline_one_tick_at_most_is_under_way() -> None:
+    """Ticks don't pile up behind one that isn't acknowledged; after it failed the next may go."""
+    life = Life()
+    assert life.try_tick(deliver=False) == "due"
+    life.at += 1
+    assert life.try_tick() == "under_way"
+    life.clock.failed()
+    assert life.try_tick() == "due"
+
+
+def test_deadline_a_time_that_has_aged_is_not_written() -> None:
+    """A process that was stopped between asking and writing asks again."""
+    life = Life()
+    reading = life.reading()
+    life.at += 1.5
+    life.clock.answered(asked=life.at, now=life.at)
+    assert life.clock.decide(reading, now=life.at, busy=True).reason == "stale_time"
+
+
+def test_settle_after_an_outage_the_leader_must_have_answered_for_a_while() -> None:
+    """What waited in producers' queues lands before the first tick."""
+    life = Life()
+    life.live(5)
+    life.live(60, answers=False)
+    back = life.at
+    reasons = life.live(30)
+    assert set(reasons[:15]) == {"settle"}
+    assert reasons[15:] == ["due"] * 15
+    first = next(tick for tick in life.ticks if tick > EPOCH_MS + back * 1_000)
+    assert first - (EPOCH_MS + (back + 1) * 1_000) == 15_000
+
+
+def test_settle_starts_anew_when_the_leader_falls_silent_again() -> None:
+    """Fifteen seconds mean fifteen in a row."""
+    life = Life()
+    life.live(5)
+    life.live(60, answers=False)
+    life.live(10)
+    life.live(6, answers=False)
+    assert set(life.live(15)) == {"settle"}
+    assert life.live(1) == ["due"]
+
+
+def test_settle_is_needed_by_a_new_owner_after_a_long_time_without_ticks() -> None:
+    """Nobody knows whether the brokers or only the workers were away."""
+    life = Life(last_tick_ago=60, settled=False)
+    assert set(life.live(15)) == {"settle"}
+    assert life.live(1) == ["due"]
+
+
+def test_a_short_failure_needs_no_settling() -> None:
+    """A tick that was missed once is made up for in the next round."""
+    life = Life()
+    life.live(5)
+    life.live(4, answers=False)
+    assert life.live(1) == ["due"]
+
+
+def test_a_stopped_process_settles_first() -> None:
+    """Stopped for a minute, a worker knows nothing about that minute."""
+    life = Life()
+    life.live(5)
+    life.at += 60
+    assert life.try_tick() == "settle"
+
+
+def test_brake_time_that_ran_ahead_is_not_written() -> None:
+    """A broker's clock that jumps an hour closes nobody's window, and is released in the end."""
+    life = Life()
+    life.live(5)
+    life.offset_ms += 3_600_000
+    assert life.live(599) == ["brake"] * 599
+    assert life.clock.braked
+    life.live(2)
+    assert life.ticks[-1] > EPOCH_MS + 3_600_000
+    assert not life.clock.braked
+
+
+def test_brake_is_released_by_an_operator() -> None:
+    """Whoever says that the clock is right gets ticks at once."""
+    life = Life()
+    life.live(5)
+    life.offset_ms += 3_600_000
+    life.live(3)
+    life.clock.accept(life.reading())
+    assert life.live(1) == ["due"]
+
+
+def test_brake_lets_go_when_the_clock_comes_back() -> None:
+    """A clock that was set right again needs nobody."""
+    life = Life()
+    life.live(5)
+    life.offset_ms += 3_600_000
+    life.live(3)
+    life.offset_ms -= 3_600_000
+    assert life.live(1) == ["due"]
+    assert not life.clock.braked
+
+
+def test_a_clock_that_went_back_and_forth_is_not_braked() -> None:
+    """What counts is how far time runs ahead of the largest tick."""
+    life = Life()
+    life.live(5)
+    life.offset_ms -= 3_600_000
+    assert life.live(10) == ["due"] * 10
+    life.offset_ms += 3_600_000
+    assert life.live(10) == ["due"] * 10
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.01, 30), st.booleans(), st.booleans(), st.integers(-10_000_000, 10_000_000)
+        ),
+        max_size=60,
+    )
+)
+def test_time_in_the_log_never_runs_ahead(
+    steps: list[tuple[float, bool, bool, int]],
+) -> None:
+    """Whatever fails and whichever clock jumps: no tick is more than the brake ahead of its log."""
+    life = Life()
+    largest, largest_at = None, 0.0
+    for seconds, answers, busy, jump in steps:
+        life.at += seconds
+        life.offset_ms += jump
+        if answers:
+            life.clock.answered(asked=life.at, now=life.at)
+        reading = life.reading()
+        if life.try_tick(busy=busy) != "due" or not life.ticks:
+            continue
+        if largest is not None and life.at - largest_at < RULES.brake_release:
+            passed_ms = (life.at - largest_at) * 1_000
+            assert reading.broker_ms - largest - passed_ms <= RULES.brake_ms + 1
+        if largest is None or reading.broker_ms >= largest:
+            largest, largest_at = reading.broker_ms, life.at
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 20), st.booleans()), min_size=1, max_size=80))
+def test_no_tick_follows_silence_without_settling(steps: list[tuple[float, bool]]) -> None:
+    """Between a silence longer than a pause and the next tick lie answers for `settle` in a row."""
+    life = Life(at=0.0)
+    heard = [0.0]
+    for seconds, answers in steps:
+        life.at += seconds
+        if answers:
+            life.clock.answered(asked=life.at, now=life.at)
+            heard.append(life.at)
+        if life.try_tick() == "due":
+            if heard[-1] != life.at:
+                heard.append(life.at)
+            gaps = [b for a, b in pairwise(heard) if b - a > RULES.pause]
+            assert not gaps or life.at - gaps[-1] >= RULES.settle
+
+
+def test_rules_come_from_the_settings() -> None:
+    """The guards' numbers are those of the settings, in seconds."""
+    assert GuardRules.from_settings(JoinSettings()) == RULES
+
+
+@pytest.mark.parametrize("age", [0.0, 0.9])
+def test_a_fresh_time_is_written(age: float) -> None:
+    """The deadline leaves room for an answer that takes a moment."""
+    life = Life()
+    reading = life.reading()
+    life.at += age
+    assert life.clock.decide(reading, now=life.at, busy=True).reason == "due"
