@@ -24,6 +24,7 @@ from bandstand.schemas.definitions import (
     known,
     schema_json,
 )
+from bandstand.schemas.maps import repeat_a_key
 
 __all__ = [
     "FOREIGN",
@@ -133,15 +134,17 @@ def _read(buffer: BytesIO, schema: WriterSchema, old: WriterSchema | None) -> di
 
 
 def _check(name: str, schema: WriterSchema, body: bytes, record: Mapping[str, Any]) -> None:
-    """Refuse what fastavro lets through: a negative branch or symbol, an overlong number."""
+    """Refuse what fastavro lets through: negative branches and symbols, overlong numbers."""
     if encode(name, record) == body:
         return
     if not schema.in_rust:
         raise EventError("invalid", f"these bytes aren't a {name} as Bandstand writes it")
     try:
-        pyruhvro.deserialize_array([body], schema.json)
+        table = pyruhvro.deserialize_array([body], schema.json)
     except ValueError as error:
         raise EventError("invalid", f"these bytes aren't a {name}: {error}") from error
+    if any(repeat_a_key(column) for column in table.columns):
+        raise EventError("invalid", f"a {name} in which a map has a key twice")
 
 
 def _fault(record: Mapping[str, Any], schema: Any, error: Exception) -> str:

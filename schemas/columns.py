@@ -25,6 +25,7 @@ import pyruhvro
 from bandstand.errors import EventError
 from bandstand.schemas.codec import decode, encode
 from bandstand.schemas.definitions import current, schema_json
+from bandstand.schemas.maps import repeat_a_key
 from bandstand.schemas.wire import Wire
 
 __all__ = ["Bad", "Batch", "arrow_schema", "columns", "encode_columns"]
@@ -68,8 +69,7 @@ class Batch:
     Parameters
     ----------
     table
-        The good rows, in their order, with the columns of `arrow_schema`. A map column holds a
-        repeated key as often as it was written; the last one counts, as in a dict.
+        The good rows, in their order, with the columns of `arrow_schema`.
     rows
         Index of each good row among the values; int64, ascending.
     bad
@@ -143,9 +143,9 @@ def columns(name: str, values: Sequence[bytes | None], wire: Wire) -> Batch:
     >>> [(bad.index, bad.error.reason) for bad in batch.bad]
     [(1, 'truncated'), (2, 'empty')]
     """
-    found = _frames(name, values, wire)
-    if (size := sum(map(len, found.frames))) > LARGEST_BATCH:
+    if (size := sum(map(len, filter(None, values)))) > LARGEST_BATCH:
         raise ValueError(f"a batch of {size} bytes; allowed: {LARGEST_BATCH}; split it")
+    found = _frames(name, values, wire)
     tables, refused = _sift(_reader(name), found, range(len(found.frames)))
     if refused:
         found = _without(name, found, refused)
@@ -238,6 +238,8 @@ def _reader(name: str) -> Reader:
         table.validate(full=True)
         if not pc.all(pc.equal(table["end"], END)).as_py():
             raise ValueError("bytes follow a record")
+        if any(repeat_a_key(column) for column in table.columns):
+            raise ValueError("a map has a key twice")
         return table.drop_columns(["end"])
 
     def in_python(ended: list[bytes]) -> pa.RecordBatch:

@@ -47,7 +47,7 @@ def _values(node: Any) -> st.SearchStrategy[Any]:
 def rows(table: pa.RecordBatch) -> list[dict[str, Any]]:
     """Give a batch's rows as `codec.decode` would: times as numbers, maps as dicts."""
     schema = pa.schema([field.with_type(_numbers(field.type)) for field in table.schema])
-    plain: list[dict[str, Any]] = table.cast(schema).to_pylist(maps_as_pydicts="lossy")
+    plain: list[dict[str, Any]] = table.cast(schema).to_pylist(maps_as_pydicts="strict")
     return plain
 
 
