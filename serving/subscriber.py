@@ -1,0 +1,193 @@
+"""Follows the snapshots topic in the background, and keeps one reference to what is current."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from confluent_kafka import Message
+
+from bandstand.errors import BandstandError
+from bandstand.kafka import TopicReader
+from bandstand.logs import get_logger
+from bandstand.schemas.topics import TopicNames
+from bandstand.schemas.wire import Wire
+from bandstand.serving.encoding import Layouts
+from bandstand.serving.metrics import SNAPSHOT_AGE, SWAPS
+from bandstand.serving.models import Model, load_model
+from bandstand.serving.pointers import Artifact, Entry, Move, Pointers
+from bandstand.settings import Settings
+
+__all__ = ["Subscriber"]
+
+_log = get_logger(__name__)
+_POLL_S: Final = 0.2
+_ANSWER_S: Final = 2.0
+_FIRST_RETRY_S: Final = 0.1
+_LONGEST_RETRY_S: Final = 5.0
+_LONGEST_SILENCE_S: Final = 15.0
+
+
+class Subscriber:
+    """Keeps the current model of every bandit.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is; how long without its answer is stale.
+    wire
+        Reads the records.
+    models
+        What to begin with, by bandit: the bootstrap snapshots.
+    layouts
+        Where encoders keep their layouts.
+    now
+        Gives the time, seconds since 1970, UTC; for the age in metrics.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        wire: Wire,
+        models: Mapping[str, Model],
+        layouts: Layouts,
+        now: Callable[[], float],
+    ) -> None:
+        self.models: Mapping[str, Model] = dict(models)
+        """The current models; replaced as a whole, so that one read of it is one state."""
+        self.live_until = -1.0
+        """Until when, by the monotonic clock, the models count as live without another answer."""
+        self._settings = settings
+        self._wire = wire
+        self._layouts = layouts
+        self._now = now
+        self._pointers = Pointers(wire)
+        self._stale_after = settings.serve.stale_after / timedelta(seconds=1)
+        self.trouble = "the snapshots topic hasn't been read yet"
+        """Why the models may not be the newest; empty while they are."""
+        self._in_touch = False
+        self._ask_at = 0.0
+        self._pause = _FIRST_RETRY_S
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bandstand-snapshots", daemon=True)
+        self._thread.start()
+
+    def wait(self, bandit: str, timeout: float) -> bool:
+        """Wait until there is a snapshot of a bandit from Kafka; False if none came in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._has_live(bandit), timeout)
+
+    def artifact(self, bandit: str) -> Artifact | None:
+        """Give the bytes of the snapshot that a bandit's pointer names."""
+        return self._pointers.artifact(bandit)
+
+    def close(self, timeout: float) -> None:
+        """Stop following; the models stay."""
+        self._stop.set()
+        self._thread.join(timeout)
+
+    def _has_live(self, bandit: str) -> bool:
+        model = self.models.get(bandit)
+        return model is not None and model.step == "live"
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except Exception as error:  # noqa: BLE001 - the service goes on deciding, and this thread tries again
+                self._lose(error)
+                self._stop.wait(self._pause)
+                self._pause = min(2 * self._pause, _LONGEST_RETRY_S)
+
+    def _lose(self, error: Exception) -> None:
+        self.trouble = str(error) or repr(error)
+        expected = isinstance(error, BandstandError)
+        _log.warning(
+            "snapshots can't be followed, trying again",
+            why=self.trouble,
+            exc_info=None if expected else error,
+        )
+
+    def _follow(self) -> None:
+        topic = TopicNames(self._settings.topics.prefix).snapshots
+        reader = TopicReader(self._settings, topic)
+        moves: dict[str, Move] = {}
+        self._in_touch = False
+        try:
+            while not self._stop.is_set():
+                messages = reader.poll(_POLL_S)
+                self._take(messages, moves)
+                if reader.caught_up:
+                    self._hear(reader, messages)
+                if reader.caught_up or not messages:
+                    self._load(moves)
+                self._show_ages()
+        finally:
+            reader.close()
+
+    def _hear(self, reader: TopicReader, messages: Sequence[Message]) -> None:
+        """Note that the broker is there: it sent something, or it answers when asked."""
+        now = time.monotonic()
+        heard = bool(messages) or not self._in_touch
+        if heard or (now >= self._ask_at and reader.answers(_ANSWER_S)):
+            self._in_touch = True
+            self._pause = _FIRST_RETRY_S
+            self._ask_at = now + min(self._stale_after / 4, _LONGEST_SILENCE_S)
+            self.live_until = now + self._stale_after
+            self.trouble = ""
+
+    def _take(self, messages: Iterable[Message], moves: dict[str, Move]) -> None:
+        """Collect the moves, only the last of each bandit: those between needn't be loaded."""
+        for message in messages:
+            try:
+                move = self._pointers.take(_entry(message))
+            except BandstandError as error:
+                self._outdate((message.key() or b"").decode(errors="replace"), str(error))
+            else:
+                if move is not None:
+                    moves[move.bandit] = move
+
+    def _load(self, moves: dict[str, Move]) -> None:
+        while moves:
+            bandit, move = moves.popitem()
+            try:
+                model = load_model(
+                    self._wire.loads("snapshot", move.artifact.value),
+                    published=move.artifact.timestamp / 1000,
+                    step="live",
+                    layouts=self._layouts,
+                )
+            except Exception as error:  # noqa: BLE001 - a snapshot of another version may break anywhere
+                self._outdate(bandit, f"snapshot {move.version} can't be used: {error!r}")
+            else:
+                SWAPS.labels(bandit).inc()
+                self._put(model)
+                _log.debug("snapshot taken into use", bandit=bandit, version=move.version)
+
+    def _outdate(self, bandit: str, why: str) -> None:
+        """Go on with the snapshot before, and say so in every answer."""
+        _log.error("current snapshot not in use", bandit=bandit, why=why)
+        model = self.models.get(bandit)
+        if model is not None and model.step == "live":
+            self._put(replace(model, step="last_good"))
+
+    def _put(self, model: Model) -> None:
+        with self._changed:
+            self.models = {**self.models, model.bandit: model}
+            self._changed.notify_all()
+
+    def _show_ages(self) -> None:
+        for bandit, model in self.models.items():
+            if model.published is not None:
+                SNAPSHOT_AGE.labels(bandit).set(max(0.0, self._now() - model.published))
+
+
+def _entry(message: Message) -> Entry:
+    offset = message.offset()
+    assert offset is not None
+    return Entry(offset, message.timestamp()[1], message.key() or b"", message.value())
