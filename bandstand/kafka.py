@@ -382,21 +382,22 @@ class TopicReader:
                 )
             yield from self.poll(0.1)
 
-    def answers(self, timeout: float) -> bool:
+    def ping(self, timeout: float) -> None:
         """Ask every partition's leader for a sign of life: a quiet topic gives none by itself.
 
         Parameters
         ----------
         timeout
             Seconds to wait for each, > 0.
+
+        Raises
+        ------
+        BrokerError
+            If one doesn't answer.
         """
-        try:
+        with broker_errors(f"asking for a sign of life of topic {self.topic!r}"):
             for partition in self._consumer.assignment():
                 self._consumer.get_watermark_offsets(partition, timeout=timeout, cached=False)
-        except KafkaException as error:
-            _log.warning("no answer", topic=self.topic, error=str(error))
-            return False
-        return True
 
     def close(self) -> None:
         """Stop reading."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from prometheus_client import Counter
+
 from bandstand.errors import DecisionError
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import wire_from
@@ -131,6 +133,7 @@ class Client:
         self._seeds = seeds
         self._ids = TimeOrderedIds()
         self._layouts = Layouts()
+        self._counters: dict[tuple[str, Fallback], Counter] = {}
         self._topics = TopicNames(settings.topics.prefix)
         self._limits = FutureLimits(settings)
         self._wire = wire_from(settings)
@@ -175,7 +178,7 @@ class Client:
         model = self._subscriber.models.get(bandit) or self._without_snapshot(bandit, actions)
         drawn = choose(model.policy, context, model.eligible(actions), seed)
         decision = self._log(model, drawn, subject)
-        DECISIONS.labels(bandit, decision.fallback).inc()
+        self._count(bandit, decision.fallback)
         if started is not None:
             DECIDE_SECONDS.labels(bandit).observe(time.perf_counter() - started)
         return decision
@@ -242,10 +245,11 @@ class Client:
         Parameters
         ----------
         timeout
-            Seconds to wait at most for either of Kafka's connections, >= 0.
+            Seconds to wait at most, >= 0.
         """
+        deadline = time.monotonic() + timeout
         self._sender.close(timeout)
-        self._subscriber.close(timeout)
+        self._subscriber.close(max(0.0, deadline - time.monotonic()))
 
     def __enter__(self) -> Self:
         return self
@@ -257,6 +261,12 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _count(self, bandit: str, fallback: Fallback) -> None:
+        counter = self._counters.get((bandit, fallback))
+        if counter is None:
+            counter = self._counters[bandit, fallback] = DECISIONS.labels(bandit, fallback)
+        counter.inc()
 
     def _without_snapshot(self, bandit: str, actions: Sequence[str] | None) -> Model:
         known = tuple(self._subscriber.models)

@@ -52,6 +52,11 @@ class Layouts:
         self._attributes: dict[tuple[str, ...], _Layout] = {}
         self._actions: dict[tuple[str, ...], _Layout] = {}
 
+    @property
+    def kept(self) -> int:
+        """How many layouts are kept, at most 512."""
+        return len(self._attributes) + len(self._actions)
+
     def attributes(self, values: Mapping[str, float]) -> bytes:
         """Write a map of numbers."""
         if not values:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from numbers import Real
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from confluent_kafka import KafkaError, Message
 
@@ -27,7 +27,8 @@ __all__ = ["OnFailure", "RewardProducer"]
 OnFailure = Callable[[Mapping[str, object], str], None]
 """Gets the reward, as a record, and why it couldn't be delivered."""
 
-_EARLIEST_TS = 100_000_000_000
+_EARLIEST_TS: Final = 100_000_000_000
+_READ_S: Final = 10.0
 
 
 class RewardProducer:
@@ -46,8 +47,6 @@ class RewardProducer:
     on_failure
         Called, from a thread of its own, with every reward that was queued and couldn't be
         delivered. It is also counted and logged.
-    timeout
-        Seconds within which the specs must be read, > 0.
     clock
         Gives the event time where none is given, seconds since 1970, UTC.
 
@@ -56,7 +55,7 @@ class RewardProducer:
     SpecError
         If the bandit has no spec in Kafka, and no lane was given.
     BrokerError
-        If the specs can't be read in time.
+        If the specs can't be read; that is tried for about ten seconds.
 
     Examples
     --------
@@ -74,13 +73,12 @@ class RewardProducer:
         *,
         lane: str | None = None,
         on_failure: OnFailure | None = None,
-        timeout: float = 10.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         settings = load_settings() if settings is None else settings
         self.bandit = bandit
         self._wire = wire_from(settings)
-        self.lane = _lane_of(bandit, settings, self._wire, timeout) if lane is None else lane
+        self.lane = _lane_of(bandit, settings, self._wire) if lane is None else lane
         self._clock = clock
         self._on_failure = on_failure
         self._topic = TopicNames(settings.topics.prefix).rewards(self.lane)
@@ -202,13 +200,13 @@ class RewardProducer:
             self._on_failure(self._wire.loads("reward", message.value()), error.str())
 
 
-def _lane_of(bandit: str, settings: Settings, wire: Wire, timeout: float) -> str:
+def _lane_of(bandit: str, settings: Settings, wire: Wire) -> str:
     """Read a bandit's lane from the specs topic."""
     topic = TopicNames(settings.topics.prefix).specs
     specs: dict[str, bytes | None] = {}
     reader = TopicReader(settings, topic)
     try:
-        for message in reader.read_to_end(timeout):
+        for message in reader.read_to_end(_READ_S):
             specs[(message.key() or b"").decode(errors="replace")] = message.value()
     finally:
         reader.close()

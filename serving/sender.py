@@ -74,7 +74,9 @@ class Sender:
         )
         self._lock = threading.Lock()
         self._why = ""
-        self._reported = (0, -_REPORT_S)
+        self._trouble = ""
+        self._reported = 0
+        self._report_at = 0.0
         self._fatal: KafkaError | None = None
         self._producer = self._open()
         self._stop = threading.Event()
@@ -137,10 +139,10 @@ class Sender:
         self._report(final=True)
 
     def _open(self) -> Producer:
+        # librdkafka's own lines come many a second while a broker is away; `_report` says the same.
+        hooks = {"on_delivery": self._delivered, "error_cb": self._failed, "log_level": 0}
         with broker_errors(f"setting up the producer of {self.name}"):
-            return Producer(
-                {**self._configuration, "on_delivery": self._delivered, "error_cb": self._failed}
-            )
+            return Producer({**self._configuration, **hooks})
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
@@ -153,6 +155,8 @@ class Sender:
             self._on_lost(message, error)
 
     def _failed(self, error: KafkaError) -> None:
+        with self._lock:
+            self._trouble = error.str()
         if error.fatal():
             self._fatal = error
 
@@ -186,18 +190,25 @@ class Sender:
         self._producer.flush(1.0)
 
     def _report(self, *, final: bool = False) -> None:
-        count, at = self._reported
-        total, now = self.dropped + self.lost, time.monotonic()
-        if total > count and (final or now - at >= _REPORT_S):
-            self._reported = (total, now)
+        now = time.monotonic()
+        if now < self._report_at and not final:
+            return
+        with self._lock:
+            gone, trouble, self._trouble = self.dropped + self.lost, self._trouble, ""
+            new, self._reported = gone - self._reported, gone
+        if new:
             _log.error(
                 "records don't reach Kafka",
                 records=self.name,
                 dropped=self.dropped,
                 lost=self.lost,
-                since_last_report=total - count,
+                since_last_report=new,
                 why=self._why,
             )
+        elif trouble:
+            _log.warning("trouble with Kafka", records=self.name, why=trouble)
+        if new or trouble:
+            self._report_at = now + _REPORT_S
 
 
 def header_of(wire: Wire, name: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -69,7 +69,6 @@ class Subscriber:
         self._stale_after = settings.serve.stale_after / timedelta(seconds=1)
         self.trouble = "the snapshots topic hasn't been read yet"
         """Why the models may not be the newest; empty while they are."""
-        self._in_touch = False
         self._ask_at = 0.0
         self._pause = _FIRST_RETRY_S
         self._changed = threading.Condition()
@@ -105,41 +104,50 @@ class Subscriber:
                 self._pause = min(2 * self._pause, _LONGEST_RETRY_S)
 
     def _lose(self, error: Exception) -> None:
-        self.trouble = str(error) or repr(error)
-        expected = isinstance(error, BandstandError)
-        _log.warning(
-            "snapshots can't be followed, trying again",
-            why=self.trouble,
-            exc_info=None if expected else error,
-        )
+        """Say what is in the way, once for each reason."""
+        before, self.trouble = self.trouble, str(error) or repr(error)
+        if self.trouble != before:
+            _log.warning(
+                "snapshots can't be followed, trying again",
+                why=self.trouble,
+                exc_info=None if isinstance(error, BandstandError) else error,
+            )
 
     def _follow(self) -> None:
         topic = TopicNames(self._settings.topics.prefix).snapshots
         reader = TopicReader(self._settings, topic)
         moves: dict[str, Move] = {}
-        self._in_touch = False
+        reached = False
         try:
             while not self._stop.is_set():
                 messages = reader.poll(_POLL_S)
                 self._take(messages, moves)
                 if reader.caught_up:
-                    self._hear(reader, messages)
+                    self._hear(reader, heard=bool(messages) or not reached)
+                    reached = True
                 if reader.caught_up or not messages:
                     self._load(moves)
                 self._show_ages()
         finally:
             reader.close()
 
-    def _hear(self, reader: TopicReader, messages: Sequence[Message]) -> None:
+    def _hear(self, reader: TopicReader, *, heard: bool) -> None:
         """Note that the broker is there: it sent something, or it answers when asked."""
         now = time.monotonic()
-        heard = bool(messages) or not self._in_touch
-        if heard or (now >= self._ask_at and reader.answers(_ANSWER_S)):
-            self._in_touch = True
-            self._pause = _FIRST_RETRY_S
-            self._ask_at = now + min(self._stale_after / 4, _LONGEST_SILENCE_S)
-            self.live_until = now + self._stale_after
-            self.trouble = ""
+        if not heard and now < self._ask_at:
+            return
+        self._ask_at = now + min(self._stale_after / 4, _LONGEST_SILENCE_S)
+        if not heard:
+            try:
+                reader.ping(_ANSWER_S)
+            except BandstandError as error:
+                self._lose(error)
+                return
+        self._pause = _FIRST_RETRY_S
+        self.live_until = now + self._stale_after
+        if self.trouble:
+            _log.info("snapshots are followed", topic=reader.topic)
+        self.trouble = ""
 
     def _take(self, messages: Iterable[Message], moves: dict[str, Move]) -> None:
         """Collect the moves, only the last of each bandit: those between needn't be loaded."""
