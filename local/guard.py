@@ -1,8 +1,9 @@
 """Starts one server, and ends it when the process that asked for it is gone.
 
 Run as a script, with nothing but the standard library, so that it is there in milliseconds:
-``python -I -S guard.py PARENT LOG COMMAND...``. It prints the server's process id. On SIGUSR1 it
-goes away and leaves the server to itself.
+``python -I -S guard.py PARENT LOG LITTER COMMAND...``. It prints the server's process id. On
+SIGUSR1 it goes away and leaves the server to itself. LITTER are files that the server may leave
+behind, to be removed at its end, joined as paths are in ``PATH``.
 """
 
 from __future__ import annotations
@@ -50,14 +51,21 @@ def _watch(server: int, parent: int) -> None:
         time.sleep(_POLL_S)
 
 
-def main(parent: int, log: str, command: list[str]) -> None:
+def _remove(litter: str) -> None:
+    for path in filter(None, litter.split(os.pathsep)):
+        if os.path.lexists(path):
+            os.unlink(path)  # noqa: PTH108 - pathlib takes half of the guard's start
+
+
+def main(parent: int, log: str, litter: str, command: list[str]) -> None:
     """Start ``command`` and stay until it or the parent has ended."""
     signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
     server = _spawn(log, command)
     sys.stdout.write(f"{server}\n")
     sys.stdout.flush()
     _watch(server, parent)
+    _remove(litter)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

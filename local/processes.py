@@ -131,6 +131,8 @@ class Guard:
         File that its output is appended to.
     environment
         All of its environment.
+    litter
+        Files that it may leave behind, to be removed at its end.
 
     Raises
     ------
@@ -139,10 +141,26 @@ class Guard:
     """
 
     def __init__(
-        self, command: Sequence[str], *, folder: Path, log: Path, environment: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        log: Path,
+        environment: Mapping[str, str],
+        litter: Sequence[Path] = (),
     ) -> None:
+        rest = os.pathsep.join(map(str, litter))
         # -I -S: nothing of the user's environment, and quick.
-        guard = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), str(log), *command]
+        guard = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(_GUARD),
+            str(os.getpid()),
+            str(log),
+            rest,
+            *command,
+        ]
         with log.open("ab") as errors:
             self._popen = subprocess.Popen(
                 guard,

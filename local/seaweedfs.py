@@ -164,7 +164,8 @@ class SeaweedFS(Server):
     def _set_up(self) -> None:
         self.create_bucket(self.bucket)
 
-    def _clean_up(self) -> None:
-        for port in [p + offset for p in self.ports for offset in (0, _GRPC_OFFSET)]:
-            for socket in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
-                socket.unlink(missing_ok=True)
+    def _litter(self) -> list[Path]:
+        pairs = list(zip(_COMPONENTS, self.ports, strict=True))
+        plain = [f"{name}-{port}" for name, port in pairs]
+        grpc = [f"{name}-grpc-{port + _GRPC_OFFSET}" for name, port in pairs]
+        return [_SOCKETS / f"seaweedfs-{socket}.sock" for socket in plain + grpc]

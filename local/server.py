@@ -96,8 +96,9 @@ class Server(ABC):
     def _set_up(self) -> None:  # noqa: B027 - most need nothing
         """Ask of the running server what makes it of use."""
 
-    def _clean_up(self) -> None:  # noqa: B027 - most need nothing
-        """Remove what its program leaves behind outside its folder."""
+    def _litter(self) -> list[Path]:
+        """Name what its program may leave behind outside its folder."""
+        return []
 
     @property
     def process(self) -> Process:
@@ -167,6 +168,7 @@ class Server(ABC):
             folder=self.folder,
             log=self.log_path,
             environment={**passed_on, **self._variables()},
+            litter=self._litter(),
         )
 
     def _await_ready(self, seen: int) -> None:
@@ -207,7 +209,8 @@ class Server(ABC):
         if self._guard is not None:
             self._guard.reap()
         self._guard = self._process = None
-        self._clean_up()
+        for path in self._litter():
+            path.unlink(missing_ok=True)
 
     def detach(self) -> None:
         """Let it go on when this process ends; `stop` still ends it."""

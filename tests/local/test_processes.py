@@ -62,6 +62,17 @@ def test_paused_server_can_be_stopped(tmp_path: Path) -> None:
     assert "bye" in (tmp_path / "log").read_text()
 
 
+def test_litter_of_a_server_is_removed(tmp_path: Path) -> None:
+    """What a server is known to leave behind is gone after its end, and only that."""
+    kept, left = tmp_path / "kept", tmp_path / "left"
+    command = [SHELL, "-c", f"touch {kept} {left}"]
+    log = tmp_path / "log"
+    guard = Guard(command, folder=tmp_path, log=log, environment={}, litter=[left, tmp_path / "no"])
+    guard.reap()
+    assert kept.exists()
+    assert not left.exists()
+
+
 def test_detached_server_outlives_its_guard(tmp_path: Path) -> None:
     """After the guard was sent away the server is still there."""
     guard = _start(tmp_path, STUBBORN)
