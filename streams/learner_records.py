@@ -166,6 +166,7 @@ class SumsTable:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._whole: dict[Place, list[dict[str, Any]]] = {}
+        self._by_bandit: dict[str, set[Place]] = {}
         self._arriving: dict[Place, dict[int, dict[str, Any]]] = {}
         self._counts: dict[Place, int] = {}
 
@@ -179,8 +180,7 @@ class SumsTable:
         """
         place, part, count = _parse_key(key)
         if value is None:
-            self._arriving.pop(place, None)
-            return place if self._whole.pop(place, None) else None
+            return self._remove(place)
         record = _loads("learner_state", value, self._wire)
         arriving = self._arriving.get(place)
         if arriving and _writing(next(iter(arriving.values()))) != _writing(record):
@@ -192,11 +192,23 @@ class SumsTable:
         if len(arriving) < count:
             return None
         self._whole[place] = [record for _, record in sorted(self._arriving.pop(place).items())]
+        self._by_bandit.setdefault(place.bandit, set()).add(place)
+        return place
+
+    def _remove(self, place: Place) -> Place | None:
+        self._arriving.pop(place, None)
+        if self._whole.pop(place, None) is None:
+            return None
+        self._by_bandit[place.bandit].discard(place)
         return place
 
     def places(self) -> list[Place]:
         """Places that have sums."""
         return list(self._whole)
+
+    def places_of(self, bandit: str) -> list[Place]:
+        """Places of a bandit that have sums."""
+        return sorted(self._by_bandit.get(bandit, ()))
 
     def epoch(self, place: Place) -> int:
         """Epoch of the sums of a place."""

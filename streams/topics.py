@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -26,15 +27,27 @@ from bandstand.kafka import admin, broker_errors, end_offsets
 from bandstand.schemas.topics import TopicNames
 from bandstand.settings import LaneSettings, Settings, format_duration, milliseconds
 
-__all__ = ["Finding", "Rule", "TopicPlan", "check", "create", "plan", "require"]
+__all__ = [
+    "FRAME_BYTES",
+    "TABLE_RECORD_BYTES",
+    "Finding",
+    "Rule",
+    "TopicPlan",
+    "check",
+    "create",
+    "plan",
+    "require",
+]
 
 _TIMEOUT_S = 15.0
 _FOREVER_MS = 2**63 - 1
 _RECORD_BYTES = 1_048_588
+TABLE_RECORD_BYTES: Final = 2 * _RECORD_BYTES
+"""Largest record of specs, learner-state and snapshots, its frame included."""
+FRAME_BYTES: Final = 8_192
+"""Room for a record's key, headers and batch beside its value."""
 _CLOCK_RETENTION_MS = milliseconds(timedelta(hours=1))
 _COMPACTED_SEGMENT_BYTES = 64 * 2**20
-_FRAME_BYTES = 8_192
-"""Room for a record's key, headers and batch beside its value."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +272,13 @@ def _shared_plans(settings: Settings, names: TopicNames) -> Iterator[TopicPlan]:
     topics = settings.topics
     copies = topics.replication_factor
     safe = _safe(settings)
-    table = (*safe, *_compacted(), Rule("max.message.bytes", str(2 * _RECORD_BYTES), _RECORD_BYTES))
+    wide = Rule(
+        "max.message.bytes",
+        str(TABLE_RECORD_BYTES),
+        TABLE_RECORD_BYTES,
+        "the widest snapshot must fit",
+    )
+    table = (*safe, *_compacted(), wide)
     count, setting = topics.learner_state_partitions, "topics.learner_state_partitions"
     retention = milliseconds(topics.retention)
     yield TopicPlan(names.specs, 1, "", copies, table)
@@ -268,7 +287,7 @@ def _shared_plans(settings: Settings, names: TopicNames) -> Iterator[TopicPlan]:
     letters = Rule(
         "max.message.bytes",
         str(2 * _RECORD_BYTES),
-        _RECORD_BYTES + _FRAME_BYTES,
+        _RECORD_BYTES + FRAME_BYTES,
         "so that the largest record fits into its dead letter",
     )
     yield TopicPlan(
@@ -328,7 +347,7 @@ def _event_time(after_max_ms: int) -> tuple[Rule, ...]:
 
 
 def _record_size(rules: LaneSettings) -> Rule:
-    least = rules.max_outcome_bytes + _FRAME_BYTES
+    least = rules.max_outcome_bytes + FRAME_BYTES
     return Rule(
         "max.message.bytes", str(_RECORD_BYTES), least, "the lane's largest outcome must fit"
     )

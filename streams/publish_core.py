@@ -1,0 +1,213 @@
+"""What is to be published: from sums and specs to snapshots, never one older than the current.
+
+Pure: it takes records of ``learner-state`` and of ``snapshots``, and gives records for
+``snapshots``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from bandstand.errors import EventError, StateError
+from bandstand.learners.snapshots import build, newer, version_of
+from bandstand.learners.statistics import Statistics
+from bandstand.schemas.topics import artifact_key, pointer_key
+from bandstand.schemas.wire import Wire
+from bandstand.streams.learner_records import PartitionSums, Place, SumsTable, is_position
+from bandstand.streams.specs import InForce
+
+__all__ = ["PublishCore", "Published", "parse_artifact_key", "pointer_version"]
+
+
+class Published(NamedTuple):
+    """A snapshot to be written: first the artifact, then the pointer, then the deletions.
+
+    Parameters
+    ----------
+    bandit, version
+        Which one.
+    snapshot
+        The record.
+    records
+        Key and value of each record for ``snapshots``, in this order.
+    """
+
+    bandit: str
+    version: str
+    snapshot: dict[str, Any]
+    records: list[tuple[bytes, bytes | None]]
+
+
+@dataclass
+class _Shelf:
+    """What ``snapshots`` holds of one bandit."""
+
+    current: str = ""
+    artifacts: deque[str] = field(default_factory=deque)
+
+
+class PublishCore:
+    """Decides what is published, for the bandits whose sums it is given.
+
+    Parameters
+    ----------
+    wire
+        How records are framed.
+    keep_artifacts
+        Artifacts a bandit that stay, the current one included, at least 1.
+    """
+
+    def __init__(self, wire: Wire, keep_artifacts: int) -> None:
+        self._wire = wire
+        self._keep = keep_artifacts
+        self._tables: dict[int, SumsTable] = {}
+        self._shelves: dict[str, _Shelf] = {}
+        self._in_force: Mapping[str, InForce] = {}
+        self._changed: set[str] = set()
+
+    def follow(self, specs: Mapping[str, InForce], changed: Collection[str]) -> None:
+        """Take the specs in force; `changed` are the bandits whose spec is another one now."""
+        self._in_force = specs
+        self._changed.update(changed)
+
+    def take_state(self, partition: int, key: bytes, value: bytes | None) -> None:
+        """Take a record of a partition of ``learner-state``.
+
+        Raises
+        ------
+        StateError
+            If it isn't what a learner wrote.
+        """
+        if is_position(key):
+            return
+        place = self._tables.setdefault(partition, SumsTable(self._wire)).take(key, value)
+        if place is not None:
+            self._changed.add(place.bandit)
+
+    def forget_state(self, partition: int) -> None:
+        """Drop a partition of ``learner-state``: it is somebody else's now."""
+        self._tables.pop(partition, None)
+
+    def forget_snapshots(self) -> None:
+        """Drop what is known of ``snapshots``, before it is read anew."""
+        self._shelves.clear()
+
+    def take_snapshot(self, key: bytes, value: bytes | None) -> None:
+        """Take a record of ``snapshots``, also one that this core has given.
+
+        Raises
+        ------
+        StateError
+            If it can't be read.
+        """
+        bandit, version = parse_artifact_key(key)
+        shelf = self._shelves.setdefault(bandit, _Shelf())
+        if version is None:
+            shelf.current = pointer_version(value, self._wire)
+        elif value is None:
+            shelf.artifacts = deque(kept for kept in shelf.artifacts if kept != version)
+        elif version not in shelf.artifacts:
+            shelf.artifacts.append(version)
+
+    @property
+    def changed(self) -> list[str]:
+        """Bandits that may have a newer snapshot."""
+        return sorted(self._changed)
+
+    def publish(self, bandit: str, partition: int) -> Published | None:
+        """Give the bandit's newest snapshot; None where there is none or the current one is it.
+
+        Parameters
+        ----------
+        bandit
+            Its name.
+        partition
+            Its partition in ``learner-state``.
+
+        Raises
+        ------
+        StateError
+            If its posterior can't be solved; it isn't due again until it changes.
+        """
+        self._changed.discard(bandit)
+        in_force = self._in_force.get(bandit)
+        if in_force is None:
+            return None
+        spec, epoch = in_force
+        parts = list(self._parts(bandit, in_force, partition))
+        merged = Statistics.empty(spec)
+        for part in parts:
+            merged = merged.merge(part.statistics)
+        shelf = self._shelves.setdefault(bandit, _Shelf())
+        version = version_of(epoch, merged.outcomes, merged.digest())
+        if not newer(version, shelf.current):
+            return None
+        offsets = {part.partition: part.next_offset for part in parts}
+        snapshot = build(spec, merged, epoch, shelf.current, offsets)
+        return Published(bandit, version, snapshot, self._records(shelf, snapshot))
+
+    def _parts(self, bandit: str, in_force: InForce, partition: int) -> Iterator[PartitionSums]:
+        table = self._tables.get(partition)
+        if table is None:
+            return
+        spec, epoch = in_force
+        for place in table.places_of(bandit):
+            if _fits(place, in_force) and table.epoch(place) == epoch:
+                yield table.sums(place, spec)
+
+    def _records(self, shelf: _Shelf, snapshot: dict[str, Any]) -> list[tuple[bytes, bytes | None]]:
+        bandit, version = snapshot["bandit"], snapshot["version"]
+        pointer = {"bandit": bandit, "version": version, "reason": "published"}
+        old = [kept for kept in shelf.artifacts if kept not in (version, shelf.current)]
+        surplus = len(old) + 1 + bool(shelf.current) - self._keep
+        return [
+            (artifact_key(bandit, version), self._wire.dumps("snapshot", snapshot)),
+            (pointer_key(bandit), self._wire.dumps("snapshot_pointer", pointer)),
+            *((artifact_key(bandit, gone), None) for gone in old[: max(0, surplus)]),
+        ]
+
+
+def pointer_version(value: bytes | None, wire: Wire) -> str:
+    """Read which version a pointer names; empty where there is none.
+
+    Raises
+    ------
+    StateError
+        If it can't be read.
+    """
+    if value is None:
+        return ""
+    try:
+        return str(wire.loads("snapshot_pointer", value)["version"])
+    except EventError as error:
+        raise StateError(f"snapshots has a pointer that can't be read: {error}") from None
+
+
+def parse_artifact_key(key: bytes) -> tuple[str, str | None]:
+    """Take a key of ``snapshots`` apart: bandit and version, or bandit and None for a pointer.
+
+    Raises
+    ------
+    StateError
+        If it isn't UTF-8.
+
+    Examples
+    --------
+    >>> parse_artifact_key(b"home|3-1200-0f"), parse_artifact_key(b"home")
+    (('home', '3-1200-0f'), ('home', None))
+    """
+    try:
+        bandit, mark, version = key.decode().partition("|")
+    except UnicodeDecodeError:
+        raise StateError(
+            f"snapshots has a record under the key {key!r}; allowed: bandit and bandit|version; "
+            "only publishers may write there: delete it with a record of that key without a value"
+        ) from None
+    return bandit, version if mark else None
+
+
+def _fits(place: Place, in_force: InForce) -> bool:
+    return place.spec_hash == in_force.spec.hash and place.lane == in_force.spec.lane
