@@ -70,7 +70,7 @@ def main() -> None:
     except BandstandError as error:
         if _globals.debug:
             raise
-        stderr.print(f"error: {error}", markup=False, soft_wrap=True)
+        stderr.print(f"error: {error}", markup=False, emoji=False, soft_wrap=True)
         sys.exit(1)
 
 

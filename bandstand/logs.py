@@ -1,10 +1,14 @@
-"""Structured logs: one event a line, as text for a terminal or as JSON for a collector."""
+"""Structured logs: one event a line, as text for a terminal or as JSON for a collector.
+
+All goes through the standard library's loggers. A service that uses Bandstand as a library keeps
+its own set-up, of `logging` as well as of structlog: only roles call `configure_logs`.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -23,9 +27,33 @@ _SHARED: tuple[structlog.typing.Processor, ...] = (
 )
 
 
+class _Event(dict[str, Any]):
+    """An event that reads well also where somebody else's formatter prints it."""
+
+    def __str__(self) -> str:
+        known = ("event", "logger", "level", "timestamp")
+        facts = [f"{name}={value!r}" for name, value in self.items() if name not in known]
+        return " ".join([str(self.get("event")), *facts])
+
+
+def _to_standard_library(
+    logger: logging.Logger, method: str, event: structlog.typing.EventDict
+) -> tuple[tuple[_Event], dict[str, Any]]:
+    (event,), arguments = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(
+        logger, method, event
+    )
+    return (_Event(event),), arguments
+
+
 def get_logger(name: str) -> Logger:
     """Give the logger of a module."""
-    logger: Logger = structlog.stdlib.get_logger(name)
+    logger: Logger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, *_SHARED, _to_standard_library],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        context_class=dict,
+        cache_logger_on_first_use=True,
+    )
     return logger
 
 
@@ -40,12 +68,6 @@ def configure_logs(settings: LogSettings) -> None:
     form = settings.format
     if form == "auto":
         form = "console" if sys.stderr.isatty() else "json"
-    structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -64,6 +86,15 @@ def configure_logs(settings: LogSettings) -> None:
 
 
 def _renderers(form: Literal["console", "json"]) -> list[structlog.typing.Processor]:
+    # Tracebacks without local variables: those hold passwords, and whole batches.
     if form == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        return [
+            structlog.processors.ExceptionRenderer(frames),
+            structlog.processors.JSONRenderer(),
+        ]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]

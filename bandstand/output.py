@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["Output", "progress_bar", "stderr"]
 
@@ -59,22 +60,23 @@ class Output:
             return
         table = Table(title=title or None, title_justify="left", show_header=False)
         for name, value in record.items():
-            table.add_row(name, _text(value))
+            table.add_row(_text(name), _text(value))
         self._console.print(table)
 
     def say(self, text: str) -> None:
         """Tell a person what happened; nothing for a program."""
         if not self._as_json:
-            stderr.print(text)
+            stderr.print(text, markup=False, emoji=False)
 
     def _document(self, value: object) -> None:
         sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
-def _text(value: object) -> str:
+def _text(value: object) -> Text:
+    """Write a value as it is: brackets in it are no markup."""
     if isinstance(value, dict | list):
-        return json.dumps(value, default=str)
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+        return Text(json.dumps(value, default=str))
+    return Text(f"{value:,.4g}" if isinstance(value, float) else str(value))
 
 
 class _Step(Protocol):
@@ -93,7 +95,7 @@ def progress_bar() -> Iterator[Callable[[_Step], None]]:
     """Show jobs on standard error while they are reported; nothing where none is."""
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),

@@ -71,7 +71,7 @@ _ENV_PREFIX = "BANDSTAND_"
 _CONFIG_VARIABLE = "BANDSTAND_CONFIG"
 _DEFAULT_FILE = "bandstand.toml"
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]+)\s*(ms|s|m|h|d)")
 
 
 def parse_duration(value: object) -> timedelta:
