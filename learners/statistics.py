@@ -23,7 +23,7 @@ from bandstand.schemas.spec import Spec
 __all__ = ["Statistics"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Statistics:
     """Sums over the outcomes of one bandit: a value, never changed in place.
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandstand.errors import SpecError
@@ -214,6 +214,7 @@ words = st.text(
 numbers = st.floats(-1e300, 1e300).filter(lambda number: abs(number) > 1e-300 or number == 0)
 
 
+@settings(deadline=None)
 @given(
     actions=st.lists(words, min_size=1, max_size=5, unique=True),
     names=st.lists(words, max_size=3, unique=True),

@@ -1,0 +1,179 @@
+"""Probabilities are those of the draws they stand for, and add up."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.special import ndtr
+from scipy.stats import beta, binom, norm
+
+from bandstand.learners.probabilities import beta_best, gaussian_best, with_floor
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def integral(variables: list[Any], points: list[float]) -> Floats:
+    """Integrate, over u, the others' cdfs at the quantile u of each; QUADPACK, in pieces."""
+
+    def integrand(u: float, k: int) -> float:
+        x = variables[k].ppf(u)
+        return float(np.prod([v.cdf(x) for j, v in enumerate(variables) if j != k]))
+
+    edges = [sorted({0.0, 1.0, *(float(v.cdf(p)) for p in points)}) for v in variables]
+    return np.array(
+        [
+            sum(
+                quad(integrand, a, b, args=(k,), epsabs=1e-10, limit=200)[0]
+                for a, b in pairwise(edges[k])
+                if b - a > 1e-12
+            )
+            for k in range(len(variables))
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_gaussian_probabilities_equal_an_independent_integral(seed: int) -> None:
+    """Within 1e-7 of QUADPACK over scales that differ up to a thousandfold."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 6))
+    mean, deviation = rng.normal(size=count), 10 ** rng.uniform(-2.5, 0.5, size=count)
+    variables = [norm(m, s) for m, s in zip(mean, deviation, strict=True)]
+    points = [m + q * s for m, s in zip(mean, deviation, strict=True) for q in (-3, 0, 3)]
+    exact = integral(variables, points)
+    assert np.abs(gaussian_best(mean, deviation) - exact).max() < 1e-7
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_beta_probabilities_equal_an_independent_integral(seed: int) -> None:
+    """Within 1e-6 of QUADPACK for priors below 1 and for thousands of outcomes."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 5))
+    a, b = np.maximum(10 ** rng.uniform(-0.5, 3.5, size=(2, count)), 0.4)
+    variables = [beta(x, y) for x, y in zip(a, b, strict=True)]
+    points = [float(v.ppf(q)) for v in variables for q in (0.01, 0.5, 0.99)]
+    exact = integral(variables, points)
+    assert np.abs(beta_best(a, b) - exact).max() < 1e-6
+
+
+DRAWS = 100_000
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "beta"])
+def test_probabilities_match_naive_draws(kind: str) -> None:
+    """Over 50 random posteriors, no frequency of 10^5 draws leaves its exact binomial bounds."""
+    rng = np.random.default_rng(20)
+    counts = rng.integers(2, 9, size=50)
+    risk = 1e-3 / counts.sum()
+    for count in counts:
+        if kind == "gaussian":
+            mean, deviation = rng.normal(size=count), 10 ** rng.uniform(-1, 0.5, size=count)
+            probabilities = gaussian_best(mean, deviation)
+            samples = rng.normal(mean, deviation, size=(DRAWS, count))
+        else:
+            a, b = 10 ** rng.uniform(-0.9, 2, size=(2, count))
+            probabilities = beta_best(a, b)
+            samples = rng.beta(a, b, size=(DRAWS, count))
+        wins = np.bincount(samples.argmax(axis=1), minlength=count)
+        # The integral's own error of 1e-7 is added to both sides.
+        low = binom.ppf(risk / 2, DRAWS, np.maximum(probabilities - 1e-7, 0))
+        high = binom.isf(risk / 2, DRAWS, np.minimum(probabilities + 1e-7, 1))
+        assert ((low <= wins) & (wins <= high)).all()
+
+
+means = st.floats(-1e3, 1e3)
+deviations = st.floats(0, 1e3)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(means, deviations), min_size=1, max_size=30), st.randoms(), st.floats(0, 1)
+)
+def test_gaussian_probabilities_add_up_and_follow_their_actions(
+    posteriors: list[tuple[float, float]], random: Any, share: float
+) -> None:
+    """Non-negative, sum 1 within 1e-12, permuted with the actions, floored exactly."""
+    order = random.sample(range(len(posteriors)), len(posteriors))
+    mean, deviation = np.array(posteriors).T
+    probabilities = gaussian_best(mean, deviation)
+    assert (probabilities >= 0).all()
+    assert abs(probabilities.sum() - 1) < 1e-12
+    assert np.abs(gaussian_best(mean[order], deviation[order]) - probabilities[order]).max() < 1e-12
+    floor = share / len(posteriors)
+    floored = with_floor(probabilities, floor)
+    assert (floored >= floor).all()
+    assert abs(floored.sum() - 1) < 1e-12
+    assert np.allclose(floored, floor + (1 - len(posteriors) * floor) * probabilities, atol=1e-15)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.floats(0.1, 1e6), st.floats(0.1, 1e6)), min_size=1, max_size=12),
+    st.randoms(),
+)
+def test_beta_probabilities_add_up_and_follow_their_actions(
+    posteriors: list[tuple[float, float]], random: Any
+) -> None:
+    """Non-negative, sum 1 within 1e-12, permuted with the actions."""
+    order = random.sample(range(len(posteriors)), len(posteriors))
+    a, b = np.array(posteriors).T
+    probabilities = beta_best(a, b)
+    assert (probabilities >= 0).all()
+    assert abs(probabilities.sum() - 1) < 1e-12
+    assert np.abs(beta_best(a[order], b[order]) - probabilities[order]).max() < 1e-11
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 20, 21, 200, 500])
+def test_equal_actions_share_equally(count: int) -> None:
+    """Any number of equal posteriors give 1 / number each, at any scale."""
+    for scale in (1e-6, 1.0, 1e6):
+        probabilities = gaussian_best(np.full(count, 3.0), np.full(count, scale))
+        assert np.abs(probabilities * count - 1).max() < 1e-9
+    probabilities = beta_best(np.full(count, 2.5), np.full(count, 40.0))
+    assert np.abs(probabilities * count - 1).max() < 1e-9
+
+
+@pytest.mark.parametrize(("count", "bound"), [(10, 1e-7), (20, 1e-7), (200, 1e-7), (500, 1e-6)])
+def test_many_actions_equal_a_finer_rule(count: int, bound: float) -> None:
+    """Hundreds of comparable actions agree with a plain sum over 200,000 points."""
+    rng = np.random.default_rng(count)
+    mean, deviation = rng.normal(size=count), np.full(count, 3.0)
+    x = np.linspace(-15, 25, 20_001)
+    z = (x - mean[:, None]) / deviation[:, None]
+    below = ndtr(z)
+    weights = np.exp(np.log(np.maximum(below, 1e-300)).sum(axis=0))
+    exact = (np.exp(-z * z / 2) / np.maximum(below, 1e-300) / deviation[:, None]) @ weights
+    exact *= (x[1] - x[0]) / np.sqrt(2 * np.pi)
+    assert np.abs(gaussian_best(mean, deviation) - exact).max() < bound
+
+
+def test_degenerate_posteriors() -> None:
+    """Certain actions: the best wins, equal ones share, an uncertain one wins half the time."""
+    zeros = np.zeros(3)
+    assert gaussian_best(np.array([1.0, 2.0, 0.0]), zeros).tolist() == [0, 1, 0]
+    assert gaussian_best(np.array([2.0, 2.0, 0.0]), zeros).tolist() == [0.5, 0.5, 0]
+    assert gaussian_best(np.array([2.0]), np.zeros(1)).tolist() == [1]
+    half = gaussian_best(np.array([0.0, 0.0, -9.0]), np.array([0.0, 1.0, 0.0]))
+    assert np.abs(half - [0.5, 0.5, 0.0]).max() < 1e-6
+    far = gaussian_best(np.array([1e9, -1e9, 0.0]), np.array([1e-3, 1.0, 5.0]))
+    assert far.tolist() == [1, 0, 0]
+
+
+def test_a_certain_beta_against_the_prior() -> None:
+    """A billion outcomes at a share of 0.3 beat the uniform prior with probability 0.3."""
+    probabilities = beta_best(np.array([3e8, 1.0]), np.array([7e8, 1.0]))
+    assert np.abs(probabilities - [0.3, 0.7]).max() < 1e-6
+
+
+def test_a_floor_of_one_over_k_is_uniform() -> None:
+    """At the greatest floor all actions are equal, to the bit."""
+    for count in range(1, 40):
+        floored = with_floor(np.eye(1, count)[0], 1 / count)
+        assert (floored >= 1 / count).all()
+        assert abs(floored.sum() - 1) < 1e-12
