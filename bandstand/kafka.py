@@ -24,7 +24,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from bandstand.errors import BrokerError, TopicError
+from bandstand.errors import BandstandError, BrokerError, TopicError
 from bandstand.logs import get_logger
 from bandstand.settings import Settings
 
@@ -48,6 +48,7 @@ LIBRARY_LOGGER = "librdkafka"
 
 _log = get_logger(__name__)
 _METADATA_TIMEOUT_S = 10.0
+_ADVICE = "is Kafka up where kafka.bootstrap_servers says?"
 
 
 def producer_config(settings: Settings, **overrides: object) -> dict[str, Any]:
@@ -96,8 +97,15 @@ def consumer_config(settings: Settings, group_id: str, **overrides: object) -> d
 
 
 def admin(settings: Settings) -> AdminClient:
-    """Give an admin client."""
-    return AdminClient(_connection(settings))
+    """Give an admin client.
+
+    Raises
+    ------
+    BrokerError
+        If the settings aren't fit to make one.
+    """
+    with broker_errors("making an admin client"):
+        return AdminClient(_connection(settings))
 
 
 def _connection(settings: Settings) -> dict[str, Any]:
@@ -132,9 +140,9 @@ def broker_errors(doing: str) -> Iterator[None]:
         if isinstance(cause, KafkaError) and cause.code() in missing:
             raise TopicError(f"{doing}: {cause.str()}; run 'bandstand topics create'") from error
         reason = cause.str() if isinstance(cause, KafkaError) else cause
-        raise BrokerError(
-            f"{doing}: {reason}; is Kafka up where kafka.bootstrap_servers says?"
-        ) from error
+        unfit = isinstance(cause, KafkaError) and cause.code() == KafkaError._INVALID_ARG
+        advice = "check the settings of kafka" if unfit else _ADVICE
+        raise BrokerError(f"{doing}: {reason}; {advice}") from error
 
 
 def murmur2(data: bytes) -> int:
@@ -301,6 +309,8 @@ class TopicReader:
     ------
     TopicError
         If the topic isn't there.
+    BrokerError
+        If the broker can't be reached, or the settings aren't fit to reach it.
     """
 
     def __init__(
@@ -313,17 +323,17 @@ class TopicReader:
     ) -> None:
         self.topic = topic
         self._settings = settings
-        self._consumer = Consumer(
-            consumer_config(
-                settings,
-                "bandstand.reader",
-                isolation_level=isolation,
-                enable_partition_eof=True,
-                auto_offset_reset="earliest",
-            )
+        configuration = consumer_config(
+            settings,
+            "bandstand.reader",
+            isolation_level=isolation,
+            enable_partition_eof=True,
+            auto_offset_reset="earliest",
         )
+        with broker_errors(f"reading topic {topic!r}"):
+            self._consumer = Consumer(configuration)
         if partitions is None:
-            partitions = range(partition_count(self._consumer, topic))
+            partitions = self._all_partitions()
         self._behind = set(partitions)
         self._next = dict.fromkeys(partitions, 0)
         self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
@@ -402,6 +412,13 @@ class TopicReader:
     def close(self) -> None:
         """Stop reading."""
         self._consumer.close()
+
+    def _all_partitions(self) -> range:
+        try:
+            return range(partition_count(self._consumer, self.topic))
+        except BandstandError:
+            self._consumer.close()
+            raise
 
     def _is_record(self, message: Message) -> bool:
         partition, offset = message.partition() or 0, message.offset() or 0

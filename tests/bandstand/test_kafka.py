@@ -1,0 +1,208 @@
+"""Kafka clients, on the real broker."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka.admin import NewTopic
+
+from bandstand.errors import BrokerError, TopicError
+from bandstand.kafka import (
+    TopicReader,
+    admin,
+    broker_errors,
+    consumer_config,
+    end_offsets,
+    murmur2,
+    partition_count,
+    partition_for,
+    producer_config,
+)
+from bandstand.local import Kafka
+from bandstand.settings import KafkaSettings, Settings
+
+PARTITIONS = 7
+
+
+@pytest.fixture
+def settings(bandstand_kafka: Kafka) -> Settings:
+    """Give settings that lead to the real broker."""
+    return Settings(kafka=KafkaSettings(bootstrap_servers=bandstand_kafka.bootstrap_servers))
+
+
+@pytest.fixture
+def topic(settings: Settings, bandstand_prefix: str) -> str:
+    """Make a topic of seven partitions."""
+    return _make(settings, f"{bandstand_prefix}things", PARTITIONS)
+
+
+def _make(settings: Settings, name: str, partitions: int) -> str:
+    client = admin(settings)
+    for answer in client.create_topics([NewTopic(name, partitions, 1)]).values():
+        answer.result()
+    return name
+
+
+@pytest.fixture
+def reader(settings: Settings, topic: str) -> Iterator[TopicReader]:
+    """Read the topic from its start."""
+    reader = TopicReader(settings, topic)
+    yield reader
+    reader.close()
+
+
+def _produce(settings: Settings, topic: str, keys: list[bytes]) -> None:
+    producer = Producer(producer_config(settings))
+    for key in keys:
+        producer.produce(topic, key=key, value=b"value of " + key)
+    assert producer.flush(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "signed"),
+    [
+        # Kafka's own UtilsTest.testMurmur2.
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_murmur2_is_javas(key: bytes, signed: int) -> None:
+    """The hash agrees with the values in Kafka's own tests."""
+    assert murmur2(key) == signed % 2**32
+
+
+def test_partitions_are_librdkafkas(settings: Settings, topic: str, reader: TopicReader) -> None:
+    """Each key goes where `partition_for` says, for keys of any length, empty ones too."""
+    draw = random.Random(7)
+    keys = [draw.randbytes(length % 40) for length in range(400)]
+    _produce(settings, topic, keys)
+    found = list(reader.read_to_end(10))
+    assert sorted(m.key() or b"" for m in found) == sorted(keys)
+    wrong = [
+        m.key() for m in found if m.key() and m.partition() != partition_for(m.key(), PARTITIONS)
+    ]
+    assert wrong == []
+
+
+def test_a_reader_reads_from_the_start_and_follows(
+    settings: Settings, topic: str, reader: TopicReader
+) -> None:
+    """What was there comes first, then what is new; a second reader sees it all again."""
+    _produce(settings, topic, [b"a", b"b", b"c"])
+    assert {m.key() for m in reader.read_to_end(10)} == {b"a", b"b", b"c"}
+    assert list(reader.read_to_end(10)) == []
+    _produce(settings, topic, [b"d"])
+    assert [m.key() for m in _poll_until(reader, 1)] == [b"d"]
+    again = TopicReader(settings, topic)
+    assert len(list(again.read_to_end(10))) == 4
+    again.close()
+
+
+def _poll_until(reader: TopicReader, count: int) -> list[Message]:
+    found: list[Message] = []
+    deadline = time.monotonic() + 10
+    while len(found) < count and time.monotonic() < deadline:
+        found += reader.poll(0.1)
+    return found
+
+
+def test_a_reader_catches_up_with_an_empty_topic(reader: TopicReader) -> None:
+    """A topic without records has been read to its end."""
+    deadline = time.monotonic() + 10
+    while not reader.caught_up and time.monotonic() < deadline:
+        assert reader.poll(0.1) == []
+    assert reader.caught_up
+
+
+def test_a_reader_of_some_partitions_reads_no_others(settings: Settings, topic: str) -> None:
+    """Partitions can be named."""
+    _produce(settings, topic, [b"%d" % number for number in range(50)])
+    reader = TopicReader(settings, topic, partitions=[2, 5])
+    assert {m.partition() for m in reader.read_to_end(10)} == {2, 5}
+    reader.close()
+
+
+def test_poll_gives_no_more_than_asked_for(
+    settings: Settings, topic: str, reader: TopicReader
+) -> None:
+    """`max_records` bounds a batch, and nothing is lost between two."""
+    _produce(settings, topic, [b"%d" % number for number in range(50)])
+    found: list[Message] = []
+    deadline = time.monotonic() + 10
+    while len(found) < 50 and time.monotonic() < deadline:
+        batch = reader.poll(0.1, max_records=len(found) % 3 + 1)
+        assert len(batch) <= len(found) % 3 + 1
+        found += batch
+    assert len({m.key() for m in found}) == 50
+
+
+def test_a_committed_reader_waits_for_an_open_transaction(
+    settings: Settings, topic: str, reader: TopicReader
+) -> None:
+    """Records of an open transaction come after its commit; an aborted one's never."""
+    producer = Producer(producer_config(settings, transactional_id=topic))
+    producer.init_transactions(10)
+    for key, end in ((b"kept", producer.commit_transaction), (b"no", producer.abort_transaction)):
+        producer.begin_transaction()
+        producer.produce(topic, key=key, value=b"x", partition=0)
+        producer.flush(10)
+        with pytest.raises(BrokerError, match="a transaction may be open there"):
+            list(reader.read_to_end(0.3))
+        timer = threading.Timer(0.2, end)
+        timer.start()
+        assert [m.key() for m in reader.read_to_end(10)] == [b"kept"] * (key == b"kept")
+        timer.join()
+
+
+def test_ends_of_partitions(settings: Settings, topic: str) -> None:
+    """The end of a partition is the offset of its next record."""
+    _produce(settings, topic, [b"a"] * 3)
+    ends = end_offsets(settings, topic, range(PARTITIONS))
+    assert ends == {p: 3 * (p == partition_for(b"a", PARTITIONS)) for p in range(PARTITIONS)}
+
+
+def test_a_missing_topic_is_named_and_not_made(settings: Settings, bandstand_prefix: str) -> None:
+    """Whoever asks for a topic that isn't there is told so, and what to do."""
+    missing = f"{bandstand_prefix}missing"
+    with pytest.raises(TopicError, match=rf"{missing}.*run 'bandstand topics create'"):
+        TopicReader(settings, missing)
+    with pytest.raises(TopicError, match=missing):
+        partition_count(admin(settings), missing)
+    assert missing not in admin(settings).list_topics(timeout=10).topics
+
+
+def test_clients_that_cannot_be_made_are_a_broker_error() -> None:
+    """A certificate that can't be read is named in one line, with the setting it came from."""
+    settings = Settings(
+        kafka=KafkaSettings(security_protocol="SSL", ssl_ca_location="/nowhere/ca.pem")
+    )
+    with pytest.raises(BrokerError, match=r"ssl\.ca\.location|ca\.pem"):
+        TopicReader(settings, "any")
+    with pytest.raises(BrokerError, match=r"ssl\.ca\.location|ca\.pem"):
+        admin(settings)
+
+
+def test_errors_are_translated() -> None:
+    """The client library's errors become Bandstand's, with what was being done."""
+    with pytest.raises(BrokerError, match="counting sheep: "), broker_errors("counting sheep"):
+        raise KafkaException("asleep")
+
+
+def test_configurations_keep_the_promises() -> None:
+    """Producers lose and reorder nothing, consumers commit nothing, whatever else is set."""
+    settings = Settings(kafka=KafkaSettings(client_id="me"))
+    producer = producer_config(settings, linger_ms=50)
+    assert (producer["acks"], producer["enable.idempotence"]) == ("all", True)
+    assert (producer["linger.ms"], producer["client.id"]) == (50, "me")
+    consumer = consumer_config(settings, "group", session_timeout_ms=900)
+    assert (consumer["enable.auto.commit"], consumer["group.id"]) == (False, "group")
+    assert consumer["session.timeout.ms"] == 900
