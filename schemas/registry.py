@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -52,6 +53,7 @@ class SchemaRegistry:
         self._url = settings.url
         self._now = now
         self._client = self._ask(SchemaRegistryClient, _configuration(settings))
+        weakref.finalize(self, self._client.close)
         self._ids: dict[str, int] = {}
         self._writers: dict[tuple[str, int], WriterSchema] = {}
         self._useless: dict[tuple[str, int], tuple[float, EventError]] = {}

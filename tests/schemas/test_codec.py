@@ -6,6 +6,7 @@ import pytest
 
 from bandstand.errors import EventError
 from bandstand.schemas.codec import NAMES, current, decode, encode, fingerprint
+from tests.schemas.golden import EXAMPLES
 
 REWARD = {
     "bandit": "home",
@@ -27,6 +28,15 @@ def test_a_wrong_record_names_its_field(change: dict[str, object]) -> None:
     """What doesn't fit the schema is refused before anything is written, by name."""
     with pytest.raises(EventError, match=f"invalid: .*{next(iter(change))}"):
         encode("reward", {**REWARD, **change})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_record_cut_short_is_truncated(name: str) -> None:
+    """Wherever its bytes end too early, that is the reason."""
+    body = encode(name, EXAMPLES[name])
+    for end in range(len(body)):
+        with pytest.raises(EventError, match=r"^truncated: "):
+            decode(name, body[:end])
 
 
 def test_fingerprints_differ() -> None:
