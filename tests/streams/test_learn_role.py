@@ -1,0 +1,234 @@
+"""The role ``learn`` on a real broker: what it has learned, whatever is killed, frozen or late."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+
+from bandstand.kafka import TopicReader, admin, end_offsets, producer_config
+from bandstand.learners.statistics import Statistics
+from bandstand.local import Kafka
+from bandstand.schemas.topics import TopicNames
+from bandstand.schemas.wire import Wire
+from bandstand.settings import Settings
+from bandstand.streams import topics
+from bandstand.streams.learn import transactional_id
+from bandstand.streams.learn_core import LearnCore
+from bandstand.streams.learner_records import Position, SumsTable, is_position, position_of
+from bandstand.streams.records import record_of
+from bandstand.streams.specs import apply_spec, specs_in_force
+from bandstand.streams.transactions import FencedError, Transactions
+from tests.streams.given import BOUND_S, eventually, everything_in, given_settings, given_spec
+from tests.streams.outcomes import outcome_record, random_outcomes
+from tests.streams.role_process import RoleProcess
+
+WIRE = Wire.single_object()
+PARTITIONS = 2
+
+
+class _Lane:
+    """The lane ``fast`` of one test: writes outcomes, reads what was learned."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.names = TopicNames(settings.topics.prefix)
+        self._producer = Producer(producer_config(settings))
+        self._written = 0
+
+    def write(self, count: int, bandit: str = "home", repeats: int = 3) -> None:
+        """Write outcomes, as a join does whose zombie repeats some."""
+        for partition in range(PARTITIONS):
+            for fields in self._next(count, bandit, partition):
+                self._send(partition, fields)
+            for fields in list(self._next(repeats, bandit, partition)):
+                self._send(partition, fields)
+        self._written += count
+        assert self._producer.flush(BOUND_S) == 0
+
+    def _next(self, count: int, bandit: str, partition: int) -> Iterator[dict[str, object]]:
+        for fields in random_outcomes(count, self._written + partition, bandit):
+            offset = fields["source_offset"]
+            assert isinstance(offset, int)
+            yield {**fields, "source_offset": self._written + offset}
+
+    def _send(self, partition: int, fields: dict[str, object]) -> None:
+        record = outcome_record(0, fields, WIRE)
+        topic = self.names.outcomes("fast")
+        self._producer.produce(
+            topic, record.value, record.key, partition, timestamp=record.timestamp
+        )
+        self._producer.poll(0)
+
+    def expected(self) -> dict[str, str]:
+        """Learn the outcome topic in one go, and give each bandit's digest."""
+        specs = specs_in_force(self.settings)
+        parts = []
+        for partition in range(PARTITIONS):
+            core = LearnCore("fast", partition, WIRE, Position(0))
+            core.follow(specs)
+            core.open()
+            messages = everything_in(self.settings, self.names.outcomes("fast"))
+            core.learn([record_of(m) for m in messages if m.partition() == partition])
+            parts.append({bandit: sums.statistics for bandit, sums in core.held.items()})
+        return {bandit: _digest(spec, parts, bandit) for bandit, (spec, _) in specs.items()}
+
+    def learned(self) -> dict[str, str]:
+        """Give each bandit's digest by what is committed in ``learner-state``."""
+        specs = specs_in_force(self.settings)
+        table, _ = self.state()
+        parts: list[dict[str, Statistics]] = [{} for _ in range(PARTITIONS)]
+        for place in table.places():
+            in_force = specs[place.bandit]
+            if table.epoch(place) == in_force.epoch:
+                sums = table.sums(place, in_force.spec)
+                parts[place.partition][place.bandit] = sums.statistics
+        return {bandit: _digest(spec, parts, bandit) for bandit, (spec, _) in specs.items()}
+
+    def state(self) -> tuple[SumsTable, dict[bytes, Position]]:
+        """Read ``learner-state``."""
+        table, positions = SumsTable(WIRE), {}
+        for message in everything_in(self.settings, self.names.learner_state):
+            record = record_of(message)
+            key = record.key or b""
+            if is_position(key):
+                positions[key] = position_of(record.value or b"", WIRE)
+            else:
+                table.take(key, record.value)
+        return table, positions
+
+    def wait_until_learned(self) -> None:
+        """Wait until every partition is learned to its end."""
+        ends = end_offsets(self.settings, self.names.outcomes("fast"), range(PARTITIONS))
+        wanted = {f"position|fast|{p}".encode(): end for p, end in ends.items()}
+        eventually(
+            lambda: {k: p.next_offset for k, p in self.state()[1].items()} == wanted, BOUND_S
+        )
+
+
+def _digest(spec: object, parts: list[dict[str, Statistics]], bandit: str) -> str:
+    del spec
+    merged: Statistics | None = None
+    for part in parts:
+        if bandit in part:
+            merged = part[bandit] if merged is None else merged.merge(part[bandit])
+    return "" if merged is None else merged.digest()
+
+
+@pytest.fixture
+def lane(bandstand_kafka: Kafka, bandstand_prefix: str) -> _Lane:
+    """Make the topics of a lane with one bandit, ``home``."""
+    learn: Mapping[str, str] = {
+        "group": f"{bandstand_prefix}learn",
+        "session_timeout": "1s",
+        "state_interval": "20ms",
+    }
+    settings = given_settings(bandstand_kafka, bandstand_prefix, learn=learn)
+    topics.create(settings)
+    apply_spec(settings, given_spec("home"))
+    return _Lane(settings)
+
+
+def test_a_killed_learner_loses_nothing_and_learns_nothing_twice(
+    lane: _Lane, tmp_path: Path
+) -> None:
+    """Killed in mid-stream, it goes on as if nothing had been; SIGTERM ends it in time.
+
+    A spec that is applied only now is learned from the outcomes before it, too.
+    """
+    lane.write(2_000)
+    lane.write(200, bandit="late")
+    with RoleProcess("learn", lane.settings, tmp_path) as first:
+        eventually(lambda: bool(lane.state()[1]))
+        first.kill()
+    lane.write(2_000)
+    with RoleProcess("learn", lane.settings, tmp_path) as second:
+        lane.write(200, bandit="late")
+        second.wait_until_ready()
+        apply_spec(lane.settings, given_spec("late"))
+        lane.write(500)
+        lane.wait_until_learned()
+        expected = lane.expected()
+        eventually(lambda: lane.learned() == expected)
+        assert (
+            'bandstand_learn_outcomes_total{lane="fast",state="repeat"}'
+            in second.get("/metrics")[1]
+        )
+        assert second.stop() < 5
+
+
+def test_a_frozen_learner_cannot_write_after_another_took_over(lane: _Lane, tmp_path: Path) -> None:
+    """A zombie that wakes up is fenced; what was learned is as if there had been one learner."""
+    with RoleProcess("learn", lane.settings, tmp_path) as zombie:
+        zombie.wait_until_ready()
+        lane.write(500)
+        eventually(lambda: bool(lane.state()[1]))
+        zombie.process.send_signal(signal.SIGSTOP)
+        lane.write(500)
+        with RoleProcess("learn", lane.settings, tmp_path) as other:
+            lane.wait_until_learned()
+            zombie.process.send_signal(signal.SIGCONT)
+            lane.write(500)
+            lane.wait_until_learned()
+            zombie.wait_until_ready()
+            assert lane.learned() == lane.expected()
+            assert other.stop() < 5
+        lane.write(100)
+        lane.wait_until_learned()
+        assert lane.learned() == lane.expected()
+
+
+def test_a_position_before_the_start_of_the_log_stops_the_learner(
+    lane: _Lane, tmp_path: Path
+) -> None:
+    """Outcomes that were deleted before they were learned are never passed over silently."""
+    lane.write(50)
+    with RoleProcess("learn", lane.settings, tmp_path) as learner:
+        lane.wait_until_learned()
+        learner.stop()
+    lane.write(50)
+    ends = end_offsets(lane.settings, lane.names.outcomes("fast"), range(PARTITIONS))
+    client = admin(lane.settings)
+    places = [TopicPartition(lane.names.outcomes("fast"), p, end) for p, end in ends.items()]
+    for answer in client.delete_records(places).values():
+        answer.result()
+    with RoleProcess("learn", lane.settings, tmp_path) as learner:
+        assert learner.process.wait(BOUND_S) != 0
+        assert "were learned up to offset 53, but the topic holds 106 to 106" in (
+            learner.log.read_text()
+        )
+
+
+def test_only_the_last_to_open_a_name_can_write(lane: _Lane) -> None:
+    """The one before is fenced, and nobody sees what it tried to write."""
+    name = transactional_id(lane.settings.topics.prefix, "fast", 0)
+    old, new = (Transactions(lane.settings, name, lane.names.learner_state) for _ in range(2))
+    old.open()
+    old.write([(0, b"key", b"first")])
+    new.open()
+    with pytest.raises(FencedError, match="taken this partition over"):
+        old.write([(0, b"key", b"zombie")])
+    new.write([(0, b"key", b"second")])
+    values = [m.value() for m in everything_in(lane.settings, lane.names.learner_state)]
+    assert values == [b"first", b"second"]
+
+
+def test_reading_to_the_end_waits_for_the_open_transactions_of_others(lane: _Lane) -> None:
+    """What was committed behind somebody's open transaction isn't missed by a restore."""
+    topic = lane.names.learner_state
+    slow = Producer(producer_config(lane.settings, transactional_id=f"{topic}.slow"))
+    slow.init_transactions(BOUND_S)
+    slow.begin_transaction()
+    slow.produce(topic, b"slow", b"slow", 0)
+    slow.flush(BOUND_S)
+    quick = Transactions(lane.settings, f"{topic}.quick", topic)
+    quick.open()
+    quick.write([(0, b"quick", b"quick")])
+    reader = TopicReader(lane.settings, topic)
+    threading.Timer(0.5, slow.commit_transaction).start()
+    assert [m.value() for m in reader.read_to_end(BOUND_S)] == [b"slow", b"quick"]
+    reader.close()
