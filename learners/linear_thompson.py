@@ -58,12 +58,14 @@ class LinearThompsonAlgorithm:
         outcomes = np.bincount(rows.actions, minlength=count)
         steps = rows.steps.take(np.argsort(rows.actions, kind="stable"), axis=0)
         ends = outcomes.cumsum().tolist()
-        squares = np.zeros((count, width, width))
+        upper = _upper(width)
+        products = np.zeros((count, len(upper)), dtype=np.int64)
+        square = np.empty((width, width))
         for action, size in enumerate(outcomes.tolist()):
             if size:
                 block = steps[ends[action] - size : ends[action]]
-                np.dot(block.T, block, out=squares[action])
-        products = squares.reshape(count, -1).take(_upper(width), axis=1).astype(np.int64)
+                np.dot(block.T, block, out=square)
+                products[action] = square.take(upper)
         return {"outcomes": outcomes.astype(np.int64), "products": products}
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
