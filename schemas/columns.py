@@ -182,6 +182,10 @@ def encode_columns(name: str, table: pa.RecordBatch) -> list[bytes]:
     >>> encode_columns("snapshot_pointer", table)
     [b'\x08home\x0c1-0-ab\x12published']
     """
+    needed = [field.name for field in arrow_schema(name) if not field.nullable]
+    if missing := [key for key in needed if key in table.schema.names and table[key].null_count]:
+        # Written as they are, they would become empty texts and zeros.
+        raise EventError("invalid", f"a {name} needs a value in every row of {', '.join(missing)}")
     try:
         parts = pyruhvro.serialize_record_batch(table, schema_json(name), 1)
     except ValueError as error:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from bandstand.errors import EventError
 from bandstand.schemas.codec import NAMES, decode, encode
-from bandstand.schemas.columns import LARGEST_BATCH, arrow_schema, columns
+from bandstand.schemas.columns import LARGEST_BATCH, arrow_schema, columns, encode_columns
+from bandstand.schemas.definitions import current
 from bandstand.schemas.wire import Wire
 from tests.schemas.golden import EXAMPLES
 from tests.schemas.strategies import records, rows
@@ -46,6 +47,23 @@ def test_columns_equal_the_reference(name: str, data: st.DataObject) -> None:
     assert batch.bodies == bodies
     assert batch.rows.tolist() == list(range(len(bodies)))
     assert batch.bad == []
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if current(name).in_rust])
+@given(st.data())
+@settings(max_examples=40)
+def test_columns_are_written_as_the_reference_writes(name: str, data: st.DataObject) -> None:
+    """Any records give the same bytes, written as columns or one by one."""
+    bodies = [encode(name, record) for record in data.draw(st.lists(records(name), max_size=4))]
+    table = columns(name, [WIRE.frame(name, body) for body in bodies], WIRE).table
+    assert encode_columns(name, table) == bodies
+
+
+def test_a_missing_value_isnt_written_as_an_empty_one() -> None:
+    """Nulls in a column that needs values are refused by name."""
+    table = pa.RecordBatch.from_pylist([{**EXAMPLES["spec"], "bandit": None}])
+    with pytest.raises(EventError, match="invalid: a spec needs a value in every row of bandit"):
+        encode_columns("spec", table)
 
 
 @st.composite
