@@ -32,6 +32,7 @@ OnLost = Callable[[Message, KafkaError], None]
 _log = get_logger(__name__)
 _COLLECT_S: Final = 0.05
 _REPORT_S: Final = 10.0
+_REPLACE_S: Final = 5.0
 _CLOSED: Final = "it is closed"
 _FORKED: Final = (
     "this process was forked from the one that made it, and Kafka clients don't survive a fork; "
@@ -135,7 +136,7 @@ class Sender:
         self._stop.set()
         self._thread.join()
         if self.flush(timeout):
-            self._give_up()
+            _give_up(self._producer)
         self._report(final=True)
 
     def _open(self) -> Producer:
@@ -151,8 +152,12 @@ class Sender:
         with self._lock:
             self.lost += 1
             self._why = error.str()
-        if self._on_lost is not None:
+        if self._on_lost is None:
+            return
+        try:
             self._on_lost(message, error)
+        except Exception:  # noqa: BLE001 - a user's code; it must not end the sender's thread
+            _log.exception("a lost record couldn't be handed back", records=self.name)
 
     def _failed(self, error: KafkaError) -> None:
         with self._lock:
@@ -167,27 +172,19 @@ class Sender:
             self._why = why
 
     def _collect(self) -> None:
+        replace_at = 0.0
         while not self._stop.wait(_COLLECT_S):
-            try:
-                self._producer.poll(0)
-            except Exception:  # noqa: BLE001 - whatever a user's on_lost raises must not end this thread
-                _log.exception("a failed delivery couldn't be reported", records=self.name)
-            if self._fatal is not None:
+            self._producer.poll(0)
+            if self._fatal is not None and time.monotonic() >= replace_at:
+                replace_at = time.monotonic() + _REPLACE_S
                 self._replace(self._fatal)
             self._report()
 
     def _replace(self, error: KafkaError) -> None:
-        _log.error(
-            "producer failed for good, a new one takes over", records=self.name, why=error.str()
-        )
+        _log.error("producer failed for good, a new one begins", records=self.name, why=str(error))
         self._fatal = None
-        self._give_up()
-        self._producer = self._open()
-
-    def _give_up(self) -> None:
-        """Take what is queued as lost."""
-        self._producer.purge()
-        self._producer.flush(1.0)
+        old, self._producer = self._producer, self._open()
+        _give_up(old)
 
     def _report(self, *, final: bool = False) -> None:
         now = time.monotonic()
@@ -209,6 +206,12 @@ class Sender:
             _log.warning("trouble with Kafka", records=self.name, why=trouble)
         if new or trouble:
             self._report_at = now + _REPORT_S
+
+
+def _give_up(producer: Producer) -> None:
+    """Take what is queued as lost."""
+    producer.purge()
+    producer.flush(1.0)
 
 
 def header_of(wire: Wire, name: str) -> bytes:

@@ -9,10 +9,13 @@ from confluent_kafka import Message
 
 from bandstand.errors import DecisionError
 from bandstand.learners.policies import draw, policy_from_snapshot
+from bandstand.role import Role
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import TopicNames, artifact_key
 from bandstand.serving import Decision
-from bandstand.settings import Settings
+from bandstand.settings import PublishSettings, Settings
+from bandstand.streams.publish import Publisher as RealPublisher
+from bandstand.streams.specs import apply_spec
 from tests.serving.given import (
     AGE_41,
     WIRE,
@@ -202,3 +205,23 @@ def test_waiting_in_vain_says_what_is_missing(
             it.wait_ready(own_homepage.bandit, timeout=0.1)
         with pytest.raises(DecisionError, match=rf"is at hand.*known: .*{own_shop.bandit}.*;"):
             it.decide(own_homepage.bandit, "user")
+
+
+def test_a_spec_that_is_applied_becomes_a_live_decision(settings: Settings, own_shop: Spec) -> None:
+    """What the real publisher writes is what a client serves: at first the prior."""
+    unique = {"group": f"publish.{own_shop.bandit}"}
+    settings = settings.model_copy(update={"publish": PublishSettings.model_validate(unique)})
+    role = Role("publish", settings)
+    publisher = threading.Thread(target=RealPublisher(role).run)
+    publisher.start()
+    try:
+        with client(settings) as it:
+            epoch = apply_spec(settings, own_shop)
+            it.wait_ready(own_shop.bandit, timeout=20)
+            decision = it.decide(own_shop.bandit, "user", AGE_41)
+    finally:
+        role.stop.set()
+        publisher.join()
+    assert decision.version.startswith(f"{epoch}-0-")
+    assert decision.fallback == "live"
+    assert list(decision.probabilities.values()) == pytest.approx([1 / 3] * 3, abs=1e-6)
