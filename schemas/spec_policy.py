@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 __all__ = ["BetaThompson", "LinearThompson", "Policy"]
 
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, ge=1e-9, le=1e9)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, le=1e6)]
 Pseudocount = Annotated[float, Field(strict=True, ge=0.1, le=1e9)]
+
+LEAST_RIDGE: Final = 1e-6
+"""Least product of prior precision and noise variance."""
 
 
 class BetaThompson(BaseModel):
@@ -39,11 +42,13 @@ class LinearThompson(BaseModel):
     Parameters
     ----------
     prior_precision
-        1 / variance of each weight before any data, > 0.
+        1 / variance of each weight before any data, 1e-9 to 1e9.
     noise_variance
-        Variance of the scaled reward around its mean, > 0.
+        Variance of the scaled reward around its mean, 1e-9 to 1e9. Its product with the prior
+        precision is at least 1e-6: then a posterior can be solved even after a hundred million
+        outcomes with dependent features, since float64 resolves that much.
     exploration
-        Standard deviations are multiplied by this before actions compete, >= 0; 1 is Thompson
+        Standard deviations are multiplied by this before actions compete, 0 to 1e6; 1 is Thompson
         sampling, 0 takes the best mean.
     """
 
@@ -52,8 +57,18 @@ class LinearThompson(BaseModel):
 
     name: Literal["linear_thompson"] = "linear_thompson"
     prior_precision: Positive = 1.0
-    noise_variance: Positive = 0.25
+    noise_variance: Positive = Field(default=0.25, validate_default=True)
     exploration: NotNegative = 1.0
+
+    @field_validator("noise_variance")
+    @classmethod
+    def _solvable(cls, noise_variance: float, info: ValidationInfo) -> float:
+        precision = info.data.get("prior_precision")
+        if precision is not None and precision * noise_variance < LEAST_RIDGE:
+            raise ValueError(
+                f"times prior_precision ({precision:g}) must be at least {LEAST_RIDGE:g}"
+            )
+        return noise_variance
 
 
 Policy = Annotated[BetaThompson | LinearThompson, Field(discriminator="name")]

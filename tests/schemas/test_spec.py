@@ -119,7 +119,11 @@ def test_every_mistake_is_named_at_once() -> None:
         ),
         (
             {"policy": "{name: linear_thompson, prior_precision: .inf}"},
-            "b.yaml:3: policy.prior_precision: inf: should be a finite number",
+            "b.yaml:3: policy.prior_precision: inf: should be less than or equal to 1000000000",
+        ),
+        (
+            {"policy": "{name: linear_thompson, prior_precision: 1e-6}"},
+            "b.yaml:3: policy.noise_variance: 0.25 times prior_precision (1e-06) must be at least",
         ),
         ({"reward": "{name: c, low: 1}"}, "b.yaml:4: reward.high: 1.0 must be greater than low"),
         ({"more": "floor: 0.6"}, "b.yaml:5: floor: 0.6 must lie between 0 and 1 / number of"),
