@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from random import Random
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,14 +28,9 @@ from bandstand.serving.sender import Sender, header_of
 from bandstand.serving.subscriber import Subscriber
 from bandstand.settings import Settings, load_settings
 
-__all__ = ["Client", "Decision", "fresh_seed"]
+__all__ = ["Client", "Decision"]
 
 _ONE_IN_SIXTEEN: Final = 0xF
-
-
-def fresh_seed() -> int:
-    """Give a seed that nobody can foretell, 0 <= seed < 2^63."""
-    return secrets.randbits(63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,7 @@ class Client:
     clock
         Gives the event time, seconds since 1970, UTC.
     seeds
-        Gives the seed of a draw, 0 <= seed < 2^63.
+        Gives the seed of each draw, 0 <= seed < 2^63; by default at random.
 
     Raises
     ------
@@ -125,12 +121,12 @@ class Client:
         bootstrap: Path | None = None,
         lane: str = "default",
         clock: Callable[[], float] = time.time,
-        seeds: Callable[[], int] = fresh_seed,
+        seeds: Callable[[], int] | None = None,
     ) -> None:
         settings = load_settings() if settings is None else settings
         self._lane = lane
         self._clock = clock
-        self._seeds = seeds
+        self._seeds = seeds or partial(Random().getrandbits, 63)
         self._ids = TimeOrderedIds()
         self._layouts = Layouts()
         self._counters: dict[tuple[str, Fallback], Counter] = {}

@@ -23,6 +23,8 @@ _NULL: Final = b"\x00"
 _END: Final = b"\x00"
 _SECOND: Final = b"\x02"
 _NO_ATTRIBUTES: Final = b"\x00\x00"
+_SHORT: Final = [bytes((length << 1,)) for length in range(64)]
+"""Lengths that take one byte."""
 _MOST_LAYOUTS: Final = 256
 
 
@@ -178,7 +180,8 @@ def _long(value: int) -> bytes:
 
 def _text(value: str) -> bytes:
     data = value.encode()
-    return _long(len(data)) + data
+    length = len(data)
+    return (_SHORT[length] if length < len(_SHORT) else _long(length)) + data
 
 
 def _texts(values: Mapping[str, str]) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from random import Random
 from typing import Final
 
 __all__ = ["TimeOrderedIds"]
@@ -37,6 +37,7 @@ class TimeOrderedIds:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = 0
+        self._random = Random()
 
     def make(self, ts: int) -> str:
         """Give the next identity.
@@ -46,8 +47,8 @@ class TimeOrderedIds:
         ts
             Milliseconds since 1970, UTC; 0 <= ts < 2^48.
         """
-        noise = int.from_bytes(os.urandom(10))
-        stamp = ts << _COUNTER_BITS | noise >> 69
+        noise = self._random.getrandbits(73)
+        stamp = ts << _COUNTER_BITS | noise >> 62
         with self._lock:
             stamp = self._last = max(stamp, self._last + 1)
         moment, counter = stamp >> _COUNTER_BITS, stamp & 0xFFF
