@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bandstand.errors import DecisionError
+from bandstand.learners.arrow import entries, flat, mask, sizes
 from bandstand.learners.grid import LIMIT, STEPS, to_steps
 from bandstand.schemas.spec import Categorical, Hashed, Numeric, Spec
 
@@ -171,17 +172,18 @@ class Features:
         if not self.dimension:
             return Built(np.zeros((count, 0)))
         vectors = decisions.field("features")
-        widths = np.diff(vectors.offsets.to_numpy())
-        ours = _mask(pc.equal(decisions.field("features_hash"), self.hash))
+        widths = sizes(vectors)
+        ours = mask(pc.equal(decisions.field("features_hash"), self.hash))
         logged = ours & (widths == self.dimension)
         if logged.all():
-            return self._checked(_flat(vectors).reshape(count, self.dimension), {}, {})
+            matrix = flat(vectors, vectors.values).to_numpy().reshape(count, self.dimension)
+            return self._checked(matrix, {}, {})
         return self._mixed(decisions, ours, logged, widths)
 
     def _mixed(self, decisions: pa.StructArray, ours: Bools, logged: Bools, widths: Ints) -> Built:
         numeric, words = decisions.field("subject_numeric"), decisions.field("subject_categorical")
-        anonymous = _mask(pc.equal(decisions.field("features_hash"), ""))
-        bare = (_sizes(numeric) == 0) & (_sizes(words) == 0)
+        anonymous = mask(pc.equal(decisions.field("features_hash"), ""))
+        bare = (sizes(numeric) == 0) & (sizes(words) == 0)
         foreign = ~ours & bare & (~anonymous | (widths > 0))
         wrong = ours & (widths > 0) & ~logged
         matrix = np.zeros((len(decisions), self.dimension))
@@ -190,8 +192,9 @@ class Features:
         built = ~(logged | foreign | wrong)
         self._put_numbers(numeric, matrix, built, counters)
         self._put_words(words, matrix, built, counters)
-        flat = _flat(decisions.field("features"))[np.repeat(logged, widths)]
-        matrix[logged] = flat.reshape(-1, self.dimension)
+        vectors = decisions.field("features")
+        values = flat(vectors, vectors.values).to_numpy()[np.repeat(logged, widths)]
+        matrix[logged] = values.reshape(-1, self.dimension)
         rejected = {"features_hash": foreign, "features_width": wrong}
         return self._checked(matrix, {k: v for k, v in rejected.items() if v.any()}, counters)
 
@@ -257,14 +260,14 @@ class Features:
     ) -> None:
         if not self._numeric:
             return
-        rows, names, keys = _entries(maps)
+        rows, names, keys, items = entries(maps)
         slots = {name: slot for slot, name in enumerate(self._numeric)}
         slot = np.array([slots.get(name, -1) for name in names], dtype=np.int64)[keys]
         known = (slot >= 0) & built[rows]
         # An absent value stands at the middle, which scales to 0. Of repeated keys the last counts.
         raw = np.tile(self._middle, (len(matrix), 1))
         given = np.zeros(raw.shape, dtype=bool)
-        raw[rows[known], slot[known]] = _items(maps).to_numpy()[known]
+        raw[rows[known], slot[known]] = items.to_numpy()[known]
         given[rows[known], slot[known]] = True
         scaled = self._scaled(raw)
         # A finite attribute far outside may overflow when scaled: that is cut, not refused.
@@ -277,8 +280,8 @@ class Features:
     ) -> None:
         if not self._words:
             return
-        rows, names, keys = _entries(maps)
-        words = _items(maps).dictionary_encode()
+        rows, names, keys, items = entries(maps)
+        words = items.dictionary_encode()
         vocabulary, codes = words.dictionary.to_pylist(), words.indices.to_numpy()
         for name in self._words:
             code = np.full(len(matrix), -1, dtype=np.int64)
@@ -299,35 +302,3 @@ def _count(counters: dict[str, int], name: str, which: Bools) -> None:
     number = int(np.count_nonzero(which))
     if number:
         counters[name] = counters.get(name, 0) + number
-
-
-def _mask(array: pa.BooleanArray) -> Bools:
-    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=bool)
-
-
-def _sizes(array: pa.MapArray) -> Ints:
-    return np.asarray(np.diff(array.offsets.to_numpy()), dtype=np.int64)
-
-
-def _flat(array: pa.ListArray) -> npt.NDArray[np.float32]:
-    offsets = array.offsets
-    first, last = offsets[0].as_py(), offsets[-1].as_py()
-    return np.asarray(array.values.slice(first, last - first).to_numpy())
-
-
-def _entries(maps: pa.MapArray) -> tuple[Ints, list[str], Ints]:
-    """Give, for each entry of a map column, its row and key; keys as codes into a list of names."""
-    keys = _part(maps, maps.keys).dictionary_encode()
-    rows = np.repeat(np.arange(len(maps)), _sizes(maps))
-    return rows, keys.dictionary.to_pylist(), keys.indices.to_numpy()
-
-
-def _items(maps: pa.MapArray) -> pa.Array:
-    return _part(maps, maps.items)
-
-
-def _part(maps: pa.MapArray, children: pa.Array) -> pa.Array:
-    """Give the keys or items of a map column that may be a slice of a longer one."""
-    offsets = maps.offsets
-    first, last = offsets[0].as_py(), offsets[-1].as_py()
-    return children.slice(first, last - first)

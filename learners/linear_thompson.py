@@ -24,6 +24,8 @@ CACHE = 4096
 
 Floats = npt.NDArray[np.float64]
 
+_ALL = slice(None)
+
 
 class LinearThompsonAlgorithm:
     """Gaussian posteriors of the weights, apart for each action ("disjoint").
@@ -157,25 +159,26 @@ class LinearThompsonPolicy:
         self._stacked = np.concatenate([mean, factor.reshape(-1, self._dimension)])
         self._low = spec.reward.low
         self._range = spec.reward.high - spec.reward.low
-        self._indexes: dict[tuple[str, ...], npt.NDArray[np.intp] | None] = {spec.actions: None}
+        self._indexes: dict[tuple[str, ...], npt.NDArray[np.intp] | slice] = {spec.actions: _ALL}
 
     def decide(self, context: Mapping[str, Any], eligible: Sequence[str]) -> Choice:
         """Give the probability of every eligible action."""
         key = tuple(eligible)
-        if key not in self._indexes:
-            self._remember(key)
-        indexes = self._indexes[key]
+        known = self._indexes.get(key)
+        indexes = self._remember(key) if known is None else known
         features = self._features.vector(context)
         product = self._stacked @ features.astype(np.float64)
         mean = product[: self._actions]
         parts = product[self._actions :].reshape(self._actions, self._dimension)
         deviation = np.sqrt(np.einsum("ij,ij->i", parts, parts))
-        if indexes is not None:
+        if indexes is not _ALL:
             mean, deviation = mean[indexes], deviation[indexes]
         probabilities = with_floor(gaussian_best(mean, deviation), self.spec.floor)
         return Choice(probabilities, self._low + self._range * mean, features)
 
-    def _remember(self, key: tuple[str, ...]) -> None:
+    def _remember(self, key: tuple[str, ...]) -> npt.NDArray[np.intp]:
         indexes = eligible_indexes(self.spec, key)
-        kept = self._indexes if len(self._indexes) < CACHE else {self.spec.actions: None}
-        self._indexes = {**kept, key: indexes}
+        if len(self._indexes) >= CACHE:
+            self._indexes = {self.spec.actions: _ALL}
+        self._indexes[key] = indexes
+        return indexes

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bandstand.learners.arrow import flat, mask, rows_of
 from bandstand.schemas.spec import Reward
 
 __all__ = ["reduce"]
@@ -43,11 +44,9 @@ def reduce(reward: Reward, rewards: pa.ListArray) -> tuple[Floats, dict[str, int
     (array([10.,  1.]), {'clipped_reward': 1})
     """
     count = len(rewards)
-    offsets = rewards.offsets.to_numpy()
-    entries = rewards.values.slice(offsets[0], offsets[-1] - offsets[0])
-    rows = np.repeat(np.arange(count), np.diff(offsets))
-    counts_for = pc.equal(entries.field("name"), reward.name).to_numpy(zero_copy_only=False)
-    rows, raw = rows[counts_for], entries.field("value").to_numpy()[counts_for]
+    entries = flat(rewards, rewards.values)
+    counting = mask(pc.equal(entries.field("name"), reward.name))
+    rows, raw = rows_of(rewards)[counting], entries.field("value").to_numpy()[counting]
 
     values = np.full(count, reward.default)
     found, starts, sizes = np.unique(rows, return_index=True, return_counts=True)
