@@ -109,10 +109,9 @@ class Publisher:
         self._producer = Producer(
             producer_config(
                 settings,
-                enable_gapless_guarantee=True,
                 linger_ms=0,
                 message_max_bytes=topics.TABLE_RECORD_BYTES,
-                message_timeout_ms=int(_WRITE_S * 1_000),
+                message_timeout_ms=0,
             )
         )
         self._state_partitions = partition_count(self._consumer, self._names.learner_state)
@@ -201,8 +200,12 @@ class Publisher:
 
     def _publish(self, bandits: Sequence[str]) -> None:
         published = [made for bandit in bandits if (made := self._make(bandit)) is not None]
+        # No pointer is sent before its artifact is there, and nothing is deleted before that.
         for made in published:
-            self._write(made)
+            self._write(made, made.records[:1])
+        self._flush()
+        for made in published:
+            self._write(made, made.records[1:])
         self._flush()
         for made in published:
             for key, value in made.records:
@@ -223,9 +226,9 @@ class Publisher:
             return None
         return made
 
-    def _write(self, made: Published) -> None:
+    def _write(self, made: Published, records: Sequence[tuple[bytes, bytes | None]]) -> None:
         partition = partition_for(made.bandit.encode(), self._snapshot_partitions)
-        for key, value in made.records:
+        for key, value in records:
             with broker_errors(f"publishing {made.bandit!r}"):
                 self._producer.produce(
                     self._names.snapshots, value, key, partition, on_delivery=self._delivered

@@ -85,9 +85,8 @@ class Transactions:
             self._commit()
 
     def close(self) -> None:
-        """Drop what is under way, without waiting for it."""
+        """Drop what is under way, without waiting for it; also after an error."""
         self._producer.purge()
-        self._producer.poll(0)
 
     def _commit(self) -> None:
         for attempt in range(3):

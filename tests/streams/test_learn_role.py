@@ -212,6 +212,7 @@ def test_only_the_last_to_open_a_name_can_write(lane: _Lane) -> None:
     new.open()
     with pytest.raises(FencedError, match="taken this partition over"):
         old.write([(0, b"key", b"zombie")])
+    old.close()
     new.write([(0, b"key", b"second")])
     values = [m.value() for m in everything_in(lane.settings, lane.names.learner_state)]
     assert values == [b"first", b"second"]

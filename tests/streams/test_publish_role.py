@@ -1,0 +1,138 @@
+"""The role ``publish`` on a real broker, and the reader of what it has published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bandstand.errors import StateError
+from bandstand.kafka import partition_for
+from bandstand.learners.policies import policy_from_snapshot
+from bandstand.local import Kafka
+from bandstand.schemas.topics import TopicNames
+from bandstand.schemas.wire import Wire
+from bandstand.settings import Settings
+from bandstand.streams import topics
+from bandstand.streams.learn_core import LearnCore
+from bandstand.streams.learner_records import Position
+from bandstand.streams.snapshots import list_snapshots, load_snapshot
+from bandstand.streams.specs import apply_spec, specs_in_force
+from bandstand.streams.transactions import Transactions
+from tests.streams.given import eventually, everything_in, given_settings, given_spec
+from tests.streams.outcomes import outcome_record, random_outcomes
+from tests.streams.role_process import RoleProcess
+
+WIRE = Wire.single_object()
+
+
+class _Learner:
+    """Writes what a learner of one outcome partition would."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._core = LearnCore("fast", 0, WIRE, Position(0))
+        self._core.follow(specs_in_force(settings))
+        self._core.open()
+        topic = TopicNames(settings.topics.prefix).learner_state
+        self._transactions = Transactions(settings, f"{topic}.test", topic)
+        self._transactions.open()
+        self._outcomes = random_outcomes(1_000, seed=1)
+
+    def learn(self, count: int) -> None:
+        """Learn more outcomes and commit."""
+        start = self._core.position.next_offset
+        rows = [outcome_record(start + i, next(self._outcomes), WIRE) for i in range(count)]
+        self._core.learn(rows)
+        writes = [(partition_for(w.owner, 2), w.key, w.value) for w in self._core.writes()]
+        self._transactions.write(writes)
+        self._core.written()
+
+
+def _outcomes_of_current(settings: Settings, bandit: str = "home") -> int:
+    found = [s.outcomes for s in list_snapshots(settings, bandit) if s.current]
+    return found[0] if found else -1
+
+
+def _wait_for(settings: Settings, outcomes: int) -> None:
+    eventually(lambda: _outcomes_of_current(settings) == outcomes)
+
+
+def _pointers(settings: Settings) -> list[str]:
+    messages = everything_in(settings, TopicNames(settings.topics.prefix).snapshots)
+    return [
+        WIRE.loads("snapshot_pointer", bytes(message.value() or b""))["version"]
+        for message in messages
+        if message.key() == b"home"
+    ]
+
+
+@pytest.fixture
+def settings(bandstand_kafka: Kafka, bandstand_prefix: str) -> Settings:
+    """Make topics and one bandit, ``home``."""
+    publish = {
+        "group": f"{bandstand_prefix}publish",
+        "session_timeout": "1s",
+        "interval": "20ms",
+        "keep_artifacts": 3,
+    }
+    settings = given_settings(bandstand_kafka, bandstand_prefix, publish=publish)
+    topics.create(settings)
+    apply_spec(settings, given_spec())
+    return settings
+
+
+def test_snapshots_follow_specs_and_sums_and_never_go_back(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """A killed publisher's successor publishes nothing older and nothing twice; few are kept."""
+    learner = _Learner(settings)
+    with RoleProcess("publish", settings, tmp_path) as first:
+        _wait_for(settings, 0)
+        for total in (5, 10, 15, 20):
+            learner.learn(5)
+            _wait_for(settings, total)
+        apply_spec(settings, given_spec("second"))
+        eventually(lambda: _outcomes_of_current(settings, "second") == 0)
+        first.kill()
+    before = _pointers(settings)
+    with RoleProcess("publish", settings, tmp_path) as second:
+        second.wait_until_ready()
+        learner.learn(5)
+        _wait_for(settings, 25)
+        assert second.stop() < 5
+    after = _pointers(settings)
+    assert after[: len(before)] == before
+    assert len(after) == len(before) + 1
+    kept = list_snapshots(settings, "home")
+    assert [info.outcomes for info in kept] == [15, 20, 25]
+    assert [info.parent for info in kept[1:]] == [info.version for info in kept[:-1]]
+
+
+def test_a_published_snapshot_can_decide_and_is_found_by_version(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The record on the topic is all that serving needs; an unknown version names the known."""
+    with RoleProcess("publish", settings, tmp_path):
+        _wait_for(settings, 0)
+    snapshot = load_snapshot(settings, "home")
+    policy = policy_from_snapshot(snapshot)
+    choice = policy.decide({"age": 30.0, "plan": "paid"}, ["a", "b"])
+    assert choice.probabilities.sum() == pytest.approx(1.0)
+    assert load_snapshot(settings, "home", snapshot["version"]) == snapshot
+    with pytest.raises(StateError, match=f"no snapshot 1-1-aa; kept: {snapshot['version']}"):
+        load_snapshot(settings, "home", "1-1-aa")
+
+
+def test_two_publishers_share_the_bandits(settings: Settings, tmp_path: Path) -> None:
+    """When a second one comes and the first one goes, every bandit goes on being published."""
+    bandits = [f"b{i}" for i in range(6)]
+    with RoleProcess("publish", settings, tmp_path) as first:
+        first.wait_until_ready()
+        with RoleProcess("publish", settings, tmp_path) as second:
+            second.wait_until_ready()
+            for bandit in bandits:
+                apply_spec(settings, given_spec(bandit))
+            eventually(lambda: all(_outcomes_of_current(settings, b) == 0 for b in bandits))
+            assert first.stop() < 5
+            changed = [apply_spec(settings, given_spec(b, default=0.5)) for b in bandits]
+            eventually(lambda: [load_snapshot(settings, b)["epoch"] for b in bandits] == changed)
