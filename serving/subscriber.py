@@ -11,7 +11,7 @@ from typing import Final
 
 from confluent_kafka import Message
 
-from bandstand.errors import BandstandError
+from bandstand.errors import BandstandError, BrokerError
 from bandstand.kafka import TopicReader
 from bandstand.logs import get_logger
 from bandstand.schemas.topics import TopicNames
@@ -66,6 +66,7 @@ class Subscriber:
         self._layouts = layouts
         self._now = now
         self._pointers = Pointers(wire)
+        self._moves: dict[str, Move] = {}
         self._stale_after = settings.serve.stale_after / timedelta(seconds=1)
         self.trouble = "the snapshots topic hasn't been read yet"
         """Why the models may not be the newest; empty while they are."""
@@ -116,17 +117,16 @@ class Subscriber:
     def _follow(self) -> None:
         topic = TopicNames(self._settings.topics.prefix).snapshots
         reader = TopicReader(self._settings, topic)
-        moves: dict[str, Move] = {}
         reached = False
         try:
             while not self._stop.is_set():
                 messages = reader.poll(_POLL_S)
-                self._take(messages, moves)
+                self._take(messages)
                 if reader.caught_up:
                     self._hear(reader, heard=bool(messages) or not reached)
                     reached = True
                 if reader.caught_up or not messages:
-                    self._load(moves)
+                    self._load()
                 self._show_ages()
         finally:
             reader.close()
@@ -149,20 +149,25 @@ class Subscriber:
             _log.info("snapshots are followed", topic=reader.topic)
         self.trouble = ""
 
-    def _take(self, messages: Iterable[Message], moves: dict[str, Move]) -> None:
-        """Collect the moves, only the last of each bandit: those between needn't be loaded."""
+    def _take(self, messages: Iterable[Message]) -> None:
+        """Collect the moves, only the last of each bandit: those between needn't be loaded.
+
+        Where the schema registry can't be asked, the topic is read again: no record's fault.
+        """
         for message in messages:
             try:
                 move = self._pointers.take(_entry(message))
+            except BrokerError:
+                raise
             except BandstandError as error:
                 self._outdate((message.key() or b"").decode(errors="replace"), str(error))
             else:
                 if move is not None:
-                    moves[move.bandit] = move
+                    self._moves[move.bandit] = move
 
-    def _load(self, moves: dict[str, Move]) -> None:
-        while moves:
-            bandit, move = moves.popitem()
+    def _load(self) -> None:
+        while self._moves:
+            bandit, move = self._moves.popitem()
             try:
                 model = load_model(
                     self._wire.loads("snapshot", move.artifact.value),
@@ -170,6 +175,9 @@ class Subscriber:
                     step="live",
                     layouts=self._layouts,
                 )
+            except BrokerError:
+                self._moves[bandit] = move
+                raise
             except Exception as error:  # noqa: BLE001 - a snapshot of another version may break anywhere
                 self._outdate(bandit, f"snapshot {move.version} can't be used: {error!r}")
             else:
