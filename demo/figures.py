@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+import pyarrow.compute as pc
 from confluent_kafka import Message
 
 from bandstand.archive.reader import download
@@ -93,12 +94,15 @@ def lane_figures(settings: Settings, lane: str, wire: Wire) -> LaneFigures:
 
 
 def _good(settings: Settings, topic: str, name: str, wire: Wire) -> int:
-    """Count the distinct ids among the records that are what their key says."""
+    """Count the distinct ids among the records that are what their key says, with real values."""
     messages = [m for m in _whole(settings, topic) if m.key() != TICK_KEY]
     batch = columns(name, [message.value() for message in messages], wire)
     keys = [messages[row].key() for row in batch.rows]
     ids = batch.table["decision_id"].to_pylist()
-    return len({one for one, key in zip(ids, keys, strict=True) if key == one.encode()})
+    number = "value" if name == "reward" else "propensity"
+    real = pc.is_finite(batch.table[number]).to_pylist()
+    rows = zip(ids, keys, real, strict=True)
+    return len({one for one, key, finite in rows if finite and key == one.encode()})
 
 
 def _whole(settings: Settings, topic: str) -> Iterator[Message]:
@@ -126,13 +130,16 @@ def archived_rows(settings: Settings, lane: str) -> int:
     names = TopicNames(settings.topics.prefix)
     counts = {
         names.decisions(lane): "DISTINCT decision_id) FILTER (decode(_key) = decision_id",
-        names.rewards(lane): "DISTINCT reward_id) FILTER (decode(_key) = decision_id",
+        names.rewards(lane): "DISTINCT reward_id) FILTER (decode(_key) = decision_id"
+        " AND isfinite(value)",
         names.outcomes(lane): "DISTINCT (_partition, source_offset)) FILTER (_schema IS NOT NULL",
     }
     total = 0
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
         for topic, count in counts.items():
             paths = [str(path) for path in download(settings, topic, Path(folder))]
+            if not paths:
+                continue
             query = f"SELECT count({count}) FROM read_parquet(?, hive_partitioning = true)"  # noqa: S608 - our own words
             answer = connection.execute(query, [paths]).fetchone()
             total += answer[0] if answer else 0

@@ -82,7 +82,8 @@ def run(folder: Path, digits_seconds: float = 50.0) -> dict[str, Any]:
     with _progress() as progress:
         servers = progress.add_task("servers and roles", total=1)
         tell = _describe(progress, servers)
-        with open_stage(_LANES, [_spec(bandit) for bandit in _BANDITS], tell) as stage:
+        specs = [_spec(bandit) for bandit in _BANDITS]
+        with open_stage(_LANES, specs, folder / "roles.log", tell) as stage:
             wire = wire_from(stage.settings)
             _await_ticks(stage)
             progress.update(servers, description="servers and roles", completed=1)
@@ -91,6 +92,7 @@ def run(folder: Path, digits_seconds: float = 50.0) -> dict[str, Any]:
                 for lane, broken in (("open_bandit", 0), ("open_bandit_broken", _BROKEN))
             }
             arms = _play_digits(stage, progress, digits_seconds)
+            _await_archive(stage, progress)
             closing = progress.add_task("stopping roles, reading topics and Parquet", total=1)
             stage.stop_roles()
             summary: dict[str, Any] = {lane: _lane_summary(stage, lane, wire) for lane in published}
@@ -173,6 +175,19 @@ def _await_ticks(stage: Stage) -> None:
 
         await_that(ticking, _TICKING_S, f"first ticks of {topic}", stage)
         reader.close()
+
+
+def _await_archive(stage: Stage, progress: Progress) -> None:
+    """Wait until every event of the logs lies in Parquet."""
+    task = progress.add_task("archive: rows in Parquet", total=2 * _EXPECTED["archived_rows"])
+
+    def all_stored() -> bool:
+        rows = archived_rows(stage.settings, "open_bandit")
+        rows += archived_rows(stage.settings, "open_bandit_broken")
+        progress.update(task, completed=rows)
+        return rows >= 2 * _EXPECTED["archived_rows"]
+
+    await_that(all_stored, _CLOSING_S, "rows in Parquet", stage)
 
 
 def _lane_summary(stage: Stage, lane: str, wire: Wire) -> dict[str, int]:

@@ -35,14 +35,14 @@ class Stage:
     ----------
     settings
         The settings that all of them use.
-    folder
-        Where their files and logs are, as long as the stage stands.
+    log
+        What the roles have to say.
     roles
         The supervisor's process.
     """
 
     settings: Settings
-    folder: Path
+    log: Path
     roles: subprocess.Popen[bytes]
 
     def check(self) -> None:
@@ -70,7 +70,7 @@ class Stage:
 
     def last_words(self) -> str:
         """Give the end of the roles' log."""
-        return "\n".join((self.folder / "roles.log").read_text().splitlines()[-15:])
+        return "\n".join(self.log.read_text().splitlines()[-15:])
 
 
 def await_that(condition: Callable[[], bool], seconds: float, what: str, stage: Stage) -> None:
@@ -91,7 +91,10 @@ def await_that(condition: Callable[[], bool], seconds: float, what: str, stage: 
 
 @contextmanager
 def open_stage(
-    lanes: dict[str, dict[str, str | int]], specs: list[Spec], tell: Callable[[str], None]
+    lanes: dict[str, dict[str, str | int]],
+    specs: list[Spec],
+    log: Path,
+    tell: Callable[[str], None],
 ) -> Iterator[Stage]:
     """Start servers and roles, and put everything away afterwards.
 
@@ -101,6 +104,8 @@ def open_stage(
         Settings by lane.
     specs
         What to apply before the roles start.
+    log
+        Where the roles' log goes.
     tell
         Called with what is being done.
     """
@@ -121,6 +126,7 @@ def open_stage(
                 "secret_access_key": s3.secret_access_key,
             },
             "topics": {"prefix": _PREFIX},
+            "archive": {"max_age": "5s"},
             "log": {"format": "console", "level": "info"},
             "lanes": lanes,
         }
@@ -130,8 +136,8 @@ def open_stage(
         for spec in specs:
             apply_spec(settings, spec, author="demo", reason="demo")
         tell("starting the roles: join, learn, publish, archive")
-        roles = stack.enter_context(_roles(folder, config))
-        stage = Stage(settings, folder, roles)
+        roles = stack.enter_context(_roles(log, config))
+        stage = Stage(settings, log, roles)
         yield stage
 
 
@@ -158,8 +164,8 @@ def _toml(document: dict[str, object], prefix: str = "") -> str:
 
 
 @contextmanager
-def _roles(folder: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with (folder / "roles.log").open("wb") as log:
+def _roles(log_path: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "bandstand", "--config", str(config), "run"],
             stdin=subprocess.DEVNULL,
