@@ -96,8 +96,15 @@ def consumer_config(settings: Settings, group_id: str, **overrides: object) -> d
     }
 
 
-def admin(settings: Settings) -> AdminClient:
+def admin(settings: Settings, **overrides: object) -> AdminClient:
     """Give an admin client.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is and how to reach it.
+    overrides
+        librdkafka properties, underscores for dots.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def admin(settings: Settings) -> AdminClient:
         If the settings aren't fit to make one.
     """
     with broker_errors("making an admin client"):
-        return AdminClient(_connection(settings))
+        return AdminClient({**_connection(settings), **_dotted(overrides)})
 
 
 def _connection(settings: Settings) -> dict[str, Any]:

@@ -23,6 +23,7 @@ _REQUEST_S = 2.0
 _PATIENCE_S = 5.0
 _RETRY_S = 0.05
 _FETCH_WAIT_MS = 2
+_METADATA_AGE_MS = 1_000
 _LOOK_BACK = 5_000
 _LOOK_BACK_OLD = 200
 
@@ -48,6 +49,8 @@ class LogEnds:
                 auto_offset_reset="earliest",
                 # Other questions wait behind a fetch that waits for more.
                 fetch_wait_max_ms=_FETCH_WAIT_MS,
+                # After an election they are refused while the old leader is remembered.
+                metadata_max_age_ms=_METADATA_AGE_MS,
             )
         )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from bandstand.settings import JoinSettings, milliseconds
+from bandstand.errors import SettingsError
+from bandstand.settings import JoinSettings, format_duration, milliseconds
 
 __all__ = ["GuardRules", "LogClock", "Reading", "Verdict"]
 
@@ -77,7 +78,19 @@ class GuardRules(NamedTuple):
 
     @classmethod
     def from_settings(cls, join: JoinSettings) -> GuardRules:
-        """Take the rules from the settings."""
+        """Take the rules from the settings.
+
+        Raises
+        ------
+        SettingsError
+            If ticks are so far apart that each would look like a pause.
+        """
+        if join.pause < 3 * join.tick:
+            raise SettingsError(
+                f"join.pause is {format_duration(join.pause)}; allowed: three ticks "
+                f"({format_duration(3 * join.tick)}) or more, because a leader is asked once a "
+                "tick; raise join.pause or lower join.tick"
+            )
         return cls(
             tick=join.tick.total_seconds(),
             idle_tick=join.idle_tick.total_seconds(),

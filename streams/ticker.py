@@ -33,9 +33,9 @@ from bandstand.streams.tick_guards import GuardRules, LogClock, Reading
 __all__ = ["BrokerClock", "Place", "Ticker", "now"]
 
 _log = get_logger(__name__)
+_METADATA_AGE_MS = 1_000
 _DEADLINE_MS = 2_000
 _POLL_S = 0.05
-_PROBE_EVERY_S = 1.0
 _GONE_S = 30.0
 _GONE = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -157,7 +157,9 @@ class Ticker:
         self._clock = clock
         self._die = die
         self._producer = _tick_producer(settings)
-        self._admin: AdminClient = admin(settings)
+        # After an election the client library asks with the old leader's epoch, and is refused,
+        # as long as it has that in its memory.
+        self._admin: AdminClient = admin(settings, metadata_max_age_ms=_METADATA_AGE_MS)
         self._logs: dict[Place, _Ticked] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -305,7 +307,7 @@ class Ticker:
                 return
 
     def _ask_leaders(self, logs: dict[Place, _Ticked]) -> None:
-        if self._questions or now() - self._asked < _PROBE_EVERY_S:
+        if self._questions or now() - self._asked < self._rules.pause / 5:
             return
         silent = [place for place, log in logs.items() if log.reason != "due"]
         if not silent:
@@ -323,5 +325,10 @@ class Ticker:
         for place, future in list(self._questions.items()):
             if future in answered:
                 del self._questions[place]
-                if future.exception() is None and place in logs:
+                if place in logs and _is_answer(future):
                     logs[place].clock.answered(asked=self._asked, now=now())
+
+
+def _is_answer(future: Future[Any]) -> bool:
+    # A question that ran out of time comes back without an error, and with no offset either.
+    return future.exception() is None and future.result().offset >= 0

@@ -15,6 +15,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
+from bandstand.errors import BrokerError
 from bandstand.kafka import TopicReader, partition_for, producer_config
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
@@ -39,6 +40,18 @@ def until(condition: Callable[[], Any], within: float, what: str) -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError(f"not within {within} s: {what}")
+
+
+def decision(decision_id: str, ts: int) -> dict[str, Any]:
+    """Make a small decision."""
+    return {
+        "bandit": "b",
+        "decision_id": decision_id,
+        "subject": "s",
+        "ts": ts,
+        "action": "a",
+        "propensity": 0.5,
+    }
 
 
 class Bench:
@@ -87,25 +100,19 @@ class Bench:
         self.workers.append(worker)
         return worker
 
-    def decide(self, count: int, reward_every: int = 4) -> list[str]:
+    def decide(self, count: int, reward_every: int = 4, *, flush: bool = True) -> list[str]:
         """Send decisions of now, and rewards for some of them; give the decisions' ids."""
         ids = [f"d{self.sent + i}" for i in range(count)]
         self.sent += count
         for i, decision_id in enumerate(ids):
             now = int(time.time() * 1_000)
-            decision = {
-                "bandit": "b",
-                "decision_id": decision_id,
-                "subject": "s",
-                "ts": now,
-                "action": "a",
-                "propensity": 0.5,
-            }
-            self.send("decisions", decision_id, WIRE.dumps("decision", decision), now)
+            value = WIRE.dumps("decision", decision(decision_id, now))
+            self.send("decisions", decision_id, value, now)
             if i % reward_every == 0:
                 self.reward(decision_id, now)
             self.producer.poll(0)
-        self.producer.flush(10)
+        if flush:
+            self.producer.flush(10)
         return ids
 
     def reward(self, decision_id: str, ts: int, value: float = 1.0) -> None:
@@ -150,18 +157,26 @@ class Bench:
                     kept.append((source, record.value))
         return found
 
-    def seen(self) -> set[str]:
-        """Give the ids of the decisions that have an outcome."""
-        return {
-            WIRE.loads("outcome", value)["decision"]["decision_id"]
+    def states(self) -> dict[str, str]:
+        """Give the state of each decision that has an outcome."""
+        outcomes = [
+            WIRE.loads("outcome", value)
             for outcomes in self.outcomes().values()
             for _, value in outcomes
-        }
+        ]
+        return {outcome["decision"]["decision_id"]: outcome["state"] for outcome in outcomes}
 
     def wait_for(self, ids: Iterable[str], within: float = 15) -> None:
         """Wait until all these decisions have an outcome."""
         wanted = set(ids)
-        until(lambda: wanted <= self.seen(), within, f"outcomes of {len(wanted)} decisions")
+
+        def there() -> bool:
+            try:
+                return wanted <= self.states().keys()
+            except BrokerError:  # back from an outage, the broker denies its topics for a moment
+                return False
+
+        until(there, within, f"outcomes of {len(wanted)} decisions")
 
     def assert_equal_to_the_pure_core(self) -> None:
         """Check that the outcomes are those that the core gives when it reads the logs alone."""
@@ -238,9 +253,16 @@ class Worker:
 
     def get(self, path: str) -> str:
         """Ask the worker's web server."""
+        return self._ask(path, None)
+
+    def post(self, path: str) -> str:
+        """Tell the worker's web server to do something."""
+        return self._ask(path, b"")
+
+    def _ask(self, path: str, data: bytes | None) -> str:
         found = re.search(r"http://[0-9.:]+", self.wait_until_logged("http://"))
         assert found is not None
-        with urllib.request.urlopen(found[0] + path, timeout=5) as answer:
+        with urllib.request.urlopen(found[0] + path, data, timeout=5) as answer:
             text: str = answer.read().decode()
         return text
 

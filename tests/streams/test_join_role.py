@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions
+from confluent_kafka.admin import OffsetSpec
 
-from tests.streams.bench import Bench
+from bandstand.kafka import admin
+from bandstand.schemas.topics import TICK_KEY
+from bandstand.streams.join_types import Rules
+from tests.streams.bench import WIRE, Bench, decision, until
 
 
 @pytest.fixture
@@ -56,3 +63,138 @@ def test_faust_command_line_runs_the_same_app(bench: Bench) -> None:
     code, seconds = worker.stop()
     assert code == 0
     assert seconds < 5
+
+
+def test_two_workers_share_and_one_takes_over(bench: Bench) -> None:
+    """A second worker takes its share; when one is killed the other one gives its outcomes."""
+    first = bench.start()
+    first.wait_until_logged("took over")
+    second = bench.start()
+    second.wait_until_logged("took over")
+    ids = bench.decide(100)
+    bench.wait_for(ids)
+    first.kill()
+    ids += bench.decide(100)
+    bench.wait_for(ids)
+    bench.assert_equal_to_the_pure_core()
+    assert second.stop()[0] == 0
+
+
+def test_poison_goes_to_the_dead_letters_and_the_partition_goes_on(bench: Bench) -> None:
+    """Each broken record gives one letter with its reason and bytes, and stops nothing."""
+    now = int(time.time() * 1_000)
+    good = WIRE.dumps("decision", decision("other", now))
+    poison = {
+        "magic": b"{}",
+        "empty": b"",
+        "truncated": good[:-5],
+        "schema": b"\xc3\x01" + b"\x00" * 8 + good[10:],
+        "key": good,
+        "noise": os.urandom(900_000),
+    }
+    bench.start()
+    ids = bench.decide(20)
+    for key, value in poison.items():
+        bench.send("decisions", key, value, now)
+        bench.send("rewards", key, value[:-1] or b"\x00", now)
+    ids += bench.decide(20)
+    bench.wait_for(ids)
+    until(lambda: len(bench.dead_letters()) == 2 * len(poison), 10, "all dead letters")
+    letters = [x for x in bench.dead_letters() if x["topic"].endswith(".decisions")]
+    assert {x["key"]: x["value"] for x in letters} == {k.encode(): v for k, v in poison.items()}
+    reasons = {x["key"].decode(): x["reason"] for x in letters}
+    assert reasons.pop("noise") in ("magic", "schema")
+    assert reasons == {name: name for name in reasons}
+    bench.assert_equal_to_the_pure_core()
+
+
+def test_group_offsets_show_the_lag(bench: Bench) -> None:
+    """Ordinary tools see the group's members and how far it has read."""
+    bench.start()
+    bench.wait_for(bench.decide(50))
+    group = f"{bench.settings.topics.prefix}join"
+    client = admin(bench.settings)
+
+    def lag() -> list[int]:
+        request = [ConsumerGroupTopicPartitions(group)]
+        found = client.list_consumer_group_offsets(request)[group].result().topic_partitions
+        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        ends = client.list_offsets(dict.fromkeys(found, latest))
+        end = {(tp.topic, tp.partition): f.result().offset for tp, f in ends.items()}
+        return [end[tp.topic, tp.partition] - tp.offset for tp in found]
+
+    until(lambda: len(found := lag()) == 4 and all(0 <= x < 30 for x in found), 10, "a small lag")
+
+
+def test_an_error_ends_the_worker_loudly_and_moves_nothing(bench: Bench) -> None:
+    """A log that contradicts the settings: exit code 70, the reason logged, no outcome after it."""
+    worker = bench.start()
+    ids = bench.decide(20)
+    bench.wait_for(ids)
+    rules = Rules.from_settings(bench.settings.lanes["default"])._replace(lateness_ms=1)
+    headers: Any = [("tick", rules.to_header())]
+    for partition in range(2):
+        bench.producer.produce(
+            bench.names.decisions("default"),
+            None,
+            TICK_KEY,
+            partition,
+            timestamp=int(time.time() * 1_000),
+            headers=headers,
+        )
+    bench.producer.flush(10)
+    assert worker.process.wait(10) == 70
+    assert "lateness, backward and skew are a lane's for good" in worker.log.read_text()
+
+
+def test_sigterm_ends_a_worker_whose_broker_is_dead(bench: Bench, bandstand_kafka: Any) -> None:
+    """A frozen broker doesn't hold a worker back for more than five seconds."""
+    worker = bench.start()
+    bench.wait_for(bench.decide(20))
+    bench.decide(20)
+    bandstand_kafka.pause()
+    try:
+        code, seconds = worker.stop(within=8)
+    finally:
+        bandstand_kafka.resume()
+    assert code == 0
+    assert seconds < 5
+
+
+def test_an_outage_of_the_broker_closes_nothing_behind_its_back(
+    bandstand_kafka: Any, bandstand_prefix: str, tmp_path: Path
+) -> None:
+    """Decisions and rewards that wait in producers while the broker is away are joined."""
+    bench = Bench(
+        bandstand_kafka,
+        bandstand_prefix,
+        tmp_path,
+        BANDSTAND_JOIN__PAUSE="1s",
+        BANDSTAND_JOIN__SETTLE="3s",
+    )
+    try:
+        worker = bench.start()
+        bench.wait_for(bench.decide(20))
+        bandstand_kafka.pause()
+        try:
+            ids = bench.decide(40, reward_every=1, flush=False)
+            until_passed = time.monotonic() + 3
+            until(lambda: time.monotonic() > until_passed, 5, "an outage of three seconds")
+        finally:
+            bandstand_kafka.resume()
+        bench.producer.flush(10)
+        bench.wait_for(ids)
+        worker.wait_until_logged("no ticks until it settles")
+        assert {bench.states()[i] for i in ids} == {"joined"}
+        bench.assert_equal_to_the_pure_core()
+        assert not bench.dead_letters()
+    finally:
+        bench.close()
+
+
+def test_an_operator_may_accept_the_time(bench: Bench) -> None:
+    """The worker's web server takes the word that the broker's clock is right."""
+    worker = bench.start()
+    worker.wait_until_logged("took over")
+    assert worker.post("/clock/accept") == "done\n"
+    worker.wait_until_logged("accepted by an operator")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandstand.errors import SettingsError
 from bandstand.settings import JoinSettings
 from bandstand.streams.tick_guards import GuardRules, LogClock, Reading
 
@@ -246,6 +248,12 @@ def test_no_tick_follows_silence_without_settling(steps: list[tuple[float, bool]
 def test_rules_come_from_the_settings() -> None:
     """The guards' numbers are those of the settings, in seconds."""
     assert GuardRules.from_settings(JoinSettings()) == RULES
+
+
+def test_ticks_too_far_apart_are_refused() -> None:
+    """A pause shorter than three ticks would never end."""
+    with pytest.raises(SettingsError, match=r"join\.pause is 2s; allowed: three ticks \(3s\)"):
+        GuardRules.from_settings(JoinSettings(pause=timedelta(seconds=2)))
 
 
 @pytest.mark.parametrize("age", [0.0, 0.9])
