@@ -66,7 +66,7 @@ _globals = _Globals()
 def main() -> None:
     """Run the command line; turns expected errors into one line and exit code 1."""
     try:
-        app()
+        app(prog_name="bandstand")
     except BandstandError as error:
         if _globals.debug:
             raise

@@ -14,7 +14,7 @@ from bandstand.logs import configure_logs, get_logger
 from bandstand.settings import Settings
 from bandstand.web import Health, WebServer
 
-__all__ = ["Role", "die", "running"]
+__all__ = ["Role", "die", "on_signals", "running"]
 
 _log = get_logger(__name__)
 _EXIT_SOFTWARE = 70
@@ -80,18 +80,37 @@ def running(
 
 
 @contextmanager
-def _signals(role: Role) -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        _log.info("role stops", role=role.name, signal=signal.Signals(number).name)
-        role.stop.set()
+def on_signals(act: Callable[[str], None]) -> Iterator[None]:
+    """Do something when this process is told to stop, and go on; for the main thread.
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    Parameters
+    ----------
+    act
+        Called with the signal's name, from a thread of its own: a handler runs between any two
+        steps of the main thread, which may hold the very lock that `act` needs.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        name = signal.Signals(number).name
+        threading.Thread(target=act, args=(name,), name="signal", daemon=True).start()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _signals(role: Role) -> Iterator[None]:
+    def stop(name: str) -> None:
+        _log.info("role stops", role=role.name, signal=name)
+        role.stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with on_signals(stop):
+        yield

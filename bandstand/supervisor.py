@@ -8,12 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping, Sequence
 
 from bandstand.errors import BandstandError
 from bandstand.logs import get_logger
+from bandstand.role import on_signals
 from bandstand.settings import Settings
 
 __all__ = ["ROLES", "Supervisor", "stop_with_parent"]
@@ -26,12 +25,17 @@ _STOP_S = 8.0
 
 
 def stop_with_parent() -> None:
-    """Send this process SIGTERM once its standard input is closed: its parent is gone."""
+    """Send this process SIGTERM once its standard input is closed: its parent is gone.
+
+    If that doesn't end it in time, SIGKILL does: nobody else is left to do it.
+    """
 
     def watch() -> None:
         while os.read(0, 1024):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_STOP_S)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
@@ -66,7 +70,7 @@ class Supervisor:
         BandstandError
             If a role ended by itself; names it and its exit code.
         """
-        with _on_signal(self._stop):
+        with on_signals(self._told_to_stop):
             try:
                 self._start()
                 ended = self._wait()
@@ -94,6 +98,10 @@ class Supervisor:
             )
             _log.info("role started", child=role, pid=self._children[role].pid)
 
+    def _told_to_stop(self, signal_name: str) -> None:
+        _log.info("stops all roles", signal=signal_name)
+        self._stop.set()
+
     def _wait(self) -> str | None:
         while not self._stop.wait(_POLL_S):
             for role, child in self._children.items():
@@ -115,17 +123,3 @@ class Supervisor:
                 child.wait()
             if child.stdin is not None:
                 child.stdin.close()
-
-
-@contextmanager
-def _on_signal(stop: threading.Event) -> Iterator[None]:
-    def handle(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

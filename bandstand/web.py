@@ -11,9 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from bandstand.errors import SettingsError
+from bandstand.logs import get_logger
 from bandstand.settings import WebSettings
 
 __all__ = ["Health", "WebServer"]
+
+_log = get_logger(__name__)
 
 
 class Health:
@@ -124,9 +127,10 @@ class WebServer:
 
     def stop(self) -> None:
         """Stop answering and free the port."""
-        self._server.shutdown()
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
-        self._thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -150,7 +154,13 @@ class _Handler(BaseHTTPRequestHandler):
             known = " ".join(sorted(self.actions)) or "none"
             self._answer(HTTPStatus.NOT_FOUND, f"known: {known}\n".encode(), "text/plain")
             return
-        action()
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to who asked
+            _log.exception("action failed", path=self.path)
+            text = f"{error!r}\n".encode()
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, text, "text/plain")
+            return
         self._answer(HTTPStatus.OK, b"done\n", "text/plain")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name

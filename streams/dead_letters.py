@@ -99,7 +99,8 @@ class DeadLetters:
             message_max_bytes=2 * _MOST_VALUE_BYTES,
             queue_buffering_max_kbytes=_QUEUE_BYTES // 1024,
         )
-        self._producer = Producer(config)
+        with broker_errors("making the producer of dead letters"):
+            self._producer = Producer(config)
 
     def send(self, origin: Origin, reason: str, detail: str) -> None:
         """Write a letter; waits while the queue is full.
