@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -220,6 +221,49 @@ def run_all(
     if _globals.config is not None:
         environment["BANDSTAND_CONFIG"] = str(_globals.config)
     Supervisor(settings, chosen, environment).run()
+
+
+Bandit = Annotated[str, typer.Argument(help="Name of the bandit.")]
+
+
+@snapshot_app.command("list")
+def snapshot_list(
+    bandit: Annotated[str | None, typer.Argument(help="Only this one's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the snapshots that are kept, by bandit, the oldest first."""
+    from bandstand.streams.snapshots import list_snapshots
+
+    rows = [
+        {**info._asdict(), "published": _iso(info.published)}
+        for info in list_snapshots(_globals.settings(), bandit)
+    ]
+    Output(as_json=as_json).rows(rows, "snapshots")
+
+
+@snapshot_app.command("show")
+def snapshot_show(
+    bandit: Bandit,
+    version: Annotated[str | None, typer.Argument(help="Default: the current one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show one snapshot: where it comes from, and what it holds."""
+    from bandstand.streams.snapshots import load_snapshot
+
+    snapshot = load_snapshot(_globals.settings(), bandit, version)
+    arrays = {array["name"]: array["shape"] for array in snapshot.pop("arrays")}
+    newest = snapshot["newest"]
+    described = {
+        **snapshot,
+        "spec": json.loads(snapshot["spec"]),
+        "newest": None if newest is None else _iso(newest),
+        "arrays": arrays,
+    }
+    Output(as_json=as_json).record(described, f"snapshot of {bandit}")
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1_000, UTC).isoformat(timespec="milliseconds")
 
 
 @app.command()
