@@ -286,13 +286,15 @@ class PublishSettings(_Section):
 
 
 class ArchiveSettings(_Section):
-    """The archive."""
+    """The archive: a file ends at the first of its limits, counted on the records as they came."""
 
     group: str = "bandstand.archive"
     session_timeout: _Positive = timedelta(seconds=6)
-    max_rows: int = Field(100_000, ge=1)
-    max_bytes: int = Field(64_000_000, ge=1_000)
+    max_rows: int = Field(100_000, ge=1, le=10_000_000)
+    max_bytes: int = Field(64_000_000, ge=1_000, le=1_000_000_000)
     max_age: _Positive = timedelta(minutes=5)
+    max_buffered_bytes: int = Field(256_000_000, ge=1_000)
+    request_timeout: _Positive = timedelta(seconds=10)
 
 
 class ServeSettings(_Section):
