@@ -142,7 +142,7 @@ def records(table: pa.Table) -> list[Record]:
     timestamps = table["_timestamp"].cast(pa.int64()).to_pylist()
     keys, values = table["_key"].to_pylist(), table["_value"].to_pylist()
     headers = [
-        [(header["key"], header["value"]) for header in row or ()]
+        [(header["key"], header["value"]) for header in row] if row else ()
         for row in table["_headers"].to_pylist()
     ]
     return list(map(Record, offsets, timestamps, keys, values, headers))
@@ -174,9 +174,7 @@ def _readable(events: _Events, errors: dict[int, EventError]) -> _Events:
     if not out:
         return events
     for row in events.rows[out].tolist():
-        errors[row] = EventError(
-            "unreadable", "a map has a key twice, or a time lies beyond the year 9999"
-        )
+        errors[row] = EventError("unreadable", "a time lies beyond the year 9999")
     kept = np.delete(np.arange(events.batch.num_rows), out)
     return _Events(events.name, events.batch.take(pa.array(kept)), events.rows[kept])
 

@@ -8,7 +8,7 @@ the group keeps its member.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -24,6 +24,7 @@ from bandstand.kafka import broker_errors, consumer_config, partition_count
 from bandstand.logs import get_logger
 from bandstand.settings import Settings, milliseconds
 from bandstand.streams.join_types import Record
+from bandstand.streams.records import record_of
 
 __all__ = ["Mark", "Place", "Source"]
 
@@ -120,7 +121,7 @@ class Source:
                 continue
             place = (message.topic(), message.partition())
             if place in self._owned and place not in self._fresh:
-                read.setdefault(place, []).append(_record(message))
+                read.setdefault(place, []).append(record_of(message))
         return read
 
     def hold(self) -> None:
@@ -203,10 +204,3 @@ class Source:
         if error.fatal() or not passing:
             raise BrokerError(f"reading {where}: {error}")
         _log.warning("read failed, trying on", topic=message.topic(), error=error.str())
-
-
-def _record(message: Message) -> Record:
-    offset, key, value = message.offset(), message.key(), message.value()
-    headers = cast("list[tuple[str, bytes]] | None", message.headers())
-    assert offset is not None, "a record without an offset"
-    return Record(offset, message.timestamp()[1], key, value, headers or [])

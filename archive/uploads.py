@@ -88,7 +88,7 @@ class Uploads:
                 written = store(file, self._objects)
             except StorageError as error:
                 self._down(upload, error)
-                if upload.cancelled.wait(pause * random.uniform(0.5, 1)):  # noqa: S311
+                if upload.cancelled.wait(pause * random.uniform(0.5, 1)):
                     raise
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
             else:

@@ -112,7 +112,7 @@ def given_settings(
             "archive": {
                 "group": f"{prefix}archive",
                 "session_timeout": "1500ms",
-                "request_timeout": "1s",
+                "request_timeout": "5s",
                 **(archive or {}),
             },
             "log": {"format": "json"},
@@ -143,8 +143,7 @@ class Log:
             assert error is None, error
             offset = message.offset()
             assert offset is not None
-            record = waiting.popleft()._replace(offset=offset)
-            self.written[partition].append(record._replace(headers=list(record.headers)))
+            self.written[partition].append(waiting.popleft()._replace(offset=offset))
 
         waiting = deque(records)
         for _, timestamp, key, value, headers in records:

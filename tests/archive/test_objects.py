@@ -25,7 +25,7 @@ def logs(draw: st.DrawFn) -> list[Record]:
     for _ in range(draw(st.integers(1, 40))):
         timestamp = draw(st.integers(0, 3 * HOUR_MS))
         value = draw(st.none() | st.binary(max_size=80))
-        headers = draw(st.sampled_from([[], [("tick", b"{}")]]))
+        headers = draw(st.sampled_from([(), [("tick", b"{}")]]))
         log.append(
             Record(offset, timestamp, draw(st.none() | st.binary(max_size=9)), value, headers)
         )
