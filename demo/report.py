@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import plotext
 from rich.table import Table
+from rich.text import Text
 
 from bandstand.demo.digits import Arm
-from bandstand.output import stderr
 
 __all__ = [
     "curve_table",
@@ -26,6 +26,8 @@ __all__ = [
 
 _WINDOW = 500
 _TITLES = {"digits": "linear Thompson, live snapshots", "digits_uniform": "uniform choice"}
+_HEADINGS = {"digits": "Thompson", "digits_uniform": "uniform"}
+_BLOCK = 2_000
 
 
 def error_curve(arm: Arm) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -43,23 +45,24 @@ def error_curve(arm: Arm) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64
 
 
 def curve_table(arms: Mapping[str, Arm]) -> Table:
-    """Give the error of both bandits by thousands of decisions, with the snapshots used."""
+    """Give the error of both bandits by blocks of decisions, with the snapshots used."""
     table = Table(title="Digits: share of wrong decisions", title_justify="left")
-    for heading in ("decisions", *(_TITLES[bandit] for bandit in arms), "snapshots used", "up to"):
-        table.add_column(heading, justify="right")
+    table.add_column("decisions", justify="right", no_wrap=True)
+    for bandit in arms:
+        table.add_column(_HEADINGS[bandit], justify="right")
+    table.add_column("snapshots", justify="right")
+    table.add_column("the last one", no_wrap=True)
     learner = arms["digits"]
     total = len(learner.right)
-    for start in range(0, total, 2_000):
-        part = slice(start, min(start + 2_000, total))
-        versions = learner.versions[part]
-        errors = [f"{1 - float(np.mean(arm.right[part])):.3f}" for arm in arms.values()]
-        table.add_row(
-            f"{part.start:,} to {part.stop:,}", *errors, str(len(set(versions))), versions[-1]
-        )
+    for start in range(0, total, _BLOCK):
+        block = slice(start, min(start + _BLOCK, total))
+        versions = learner.versions[block]
+        errors = [f"{1 - float(np.mean(arm.right[block])):.3f}" for arm in arms.values()]
+        table.add_row(f"… {block.stop:,}", *errors, str(len(set(versions))), _short(versions[-1]))
     return table
 
 
-def draw_terminal(arms: Mapping[str, Arm]) -> str:
+def draw_terminal(arms: Mapping[str, Arm]) -> Text:
     """Give the picture as text."""
     plotext.clear_figure()
     plotext.theme("clear")
@@ -70,7 +73,7 @@ def draw_terminal(arms: Mapping[str, Arm]) -> str:
     plotext.ylim(0, 1)
     plotext.xlabel("decisions")
     plotext.title("share of wrong decisions, last 500")
-    return str(plotext.build())
+    return Text.from_ansi(plotext.build())
 
 
 def draw_png(arms: Mapping[str, Arm], path: Path) -> None:
@@ -135,4 +138,3 @@ def flat(summary: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
 def write_summary(summary: Mapping[str, Any], path: Path) -> None:
     """Write all figures as JSON."""
     path.write_text(json.dumps(summary, indent=2) + "\n")
-    stderr.print(f"figures in {path}")

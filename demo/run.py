@@ -50,7 +50,7 @@ _CLICKS = 38
 _BROKEN = 20
 _TICKING_S = 45.0
 _CLOSING_S = 60.0
-_DIGITS_RATE = 400.0
+_DIGITS_RATE = 450.0
 
 _EXPECTED = {
     "decisions": _ROUNDS,
@@ -231,17 +231,19 @@ def _show(
     summary: dict[str, Any], wrong: dict[str, str], arms: dict[str, digits.Arm], folder: Path
 ) -> None:
     report.draw_png(arms, folder / "report.png")
-    stderr.print(report.draw_terminal(arms), markup=False)
+    report.write_summary(summary, folder / "summary.json")
+    stderr.print(report.draw_terminal(arms))
     stderr.print(report.curve_table(arms))
     stderr.print(report.summary_table(summary, wrong))
-    report.write_summary(summary, folder / "summary.json")
-    stderr.print(f"picture in {folder / 'report.png'}")
     stderr.print(
-        "\nWhat to try next:\n"
-        "  bandstand dev up            real Kafka and S3 that stay, for your own service\n"
-        "  bandstand settings          everything that can be set, and what is in force\n"
-        "  bandstand topics create     the topics of your own lanes\n",
+        f"figures: {folder / 'summary.json'}   picture: {folder / 'report.png'}   "
+        f"the roles' log: {folder / 'roles.log'}\n\n"
+        "What to try next:\n"
+        "  bandstand dev up          Kafka and S3 that stay, for a service of your own\n"
+        "  bandstand topics create   its topics; then write a spec as the README shows\n"
+        "  bandstand settings        what can be set, and what is in force\n",
         markup=False,
+        soft_wrap=True,
     )
 
 
