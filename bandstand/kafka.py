@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Literal
 
 from confluent_kafka import (
@@ -26,7 +27,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from bandstand.errors import BandstandError, BrokerError, TopicError
 from bandstand.logs import get_logger
-from bandstand.settings import Settings
+from bandstand.settings import Settings, milliseconds
 
 __all__ = [
     "LIBRARY_LOGGER",
@@ -36,6 +37,8 @@ __all__ = [
     "consumer_config",
     "end_offsets",
     "is_record",
+    "leave",
+    "membership",
     "murmur2",
     "partition_count",
     "partition_for",
@@ -48,6 +51,7 @@ LIBRARY_LOGGER = "librdkafka"
 
 _log = get_logger(__name__)
 _METADATA_TIMEOUT_S = 10.0
+_HEARTBEAT_MS = 500
 _ADVICE = "is Kafka up where kafka.bootstrap_servers says?"
 
 
@@ -119,7 +123,7 @@ def _connection(settings: Settings) -> dict[str, Any]:
     return {**settings.kafka.librdkafka(), "logger": logging.getLogger(LIBRARY_LOGGER)}
 
 
-def _dotted(overrides: dict[str, object]) -> dict[str, object]:
+def _dotted(overrides: dict[str, object]) -> dict[str, Any]:
     return {name.replace("_", "."): value for name, value in overrides.items()}
 
 
@@ -265,6 +269,32 @@ def poll_batch(consumer: Consumer, timeout: float, most: int) -> list[Message]:
     if first is None:
         return []
     return [first, *consumer.consume(most - 1, 0)] if most > 1 else [first]
+
+
+def membership(session_timeout: timedelta) -> dict[str, object]:
+    """Give the properties of a member of a group whose partitions move one by one.
+
+    Heartbeats are much more frequent than the session needs: they are also how a member learns
+    that a rebalance has begun, and one takes several rounds.
+    """
+    session = milliseconds(session_timeout)
+    return {
+        "partition_assignment_strategy": "cooperative-sticky",
+        "session_timeout_ms": session,
+        "heartbeat_interval_ms": min(session // 3, _HEARTBEAT_MS),
+    }
+
+
+def leave(consumer: Consumer, seconds: float = 2.0) -> None:
+    """Leave the group and close, waiting for a rebalance under way for some seconds at most.
+
+    Where that isn't enough, the session timeout does the rest.
+    """
+    thread = threading.Thread(target=consumer.close, name="leave", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        _log.warning("didn't leave the group in time, a rebalance is under way", seconds=seconds)
 
 
 def is_record(message: Message, topic: str) -> bool:

@@ -19,6 +19,8 @@ from bandstand.kafka import (
     broker_errors,
     consumer_config,
     is_record,
+    leave,
+    membership,
     partition_count,
     partition_for,
     poll_batch,
@@ -27,7 +29,7 @@ from bandstand.logs import get_logger
 from bandstand.role import Role, running
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire, wire_from
-from bandstand.settings import Settings, milliseconds
+from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.dead_letters import DeadLetters, Origin
 from bandstand.streams.join_types import Record
@@ -118,14 +120,11 @@ class Learner:
         self._state_topic = names.learner_state
         self._letters = DeadLetters(role.settings, role.name, self._wire)
         self._specs = SpecFollower(role.settings, role.name)
-        session = milliseconds(role.settings.learn.session_timeout)
         self._consumer = Consumer(
             consumer_config(
                 role.settings,
                 role.settings.learn.group,
-                partition_assignment_strategy="cooperative-sticky",
-                session_timeout_ms=session,
-                heartbeat_interval_ms=session // 3,
+                **membership(role.settings.learn.session_timeout),
             )
         )
         self._state_partitions = partition_count(self._consumer, self._state_topic)
@@ -151,7 +150,7 @@ class Learner:
             raise
         finally:
             self._drop(list(self._partitions))
-            self._consumer.close()
+            leave(self._consumer)
             self._specs.close()
             self._letters.close()
 

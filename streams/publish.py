@@ -26,6 +26,8 @@ from bandstand.kafka import (
     broker_errors,
     consumer_config,
     is_record,
+    leave,
+    membership,
     partition_count,
     partition_for,
     poll_batch,
@@ -35,7 +37,7 @@ from bandstand.logs import get_logger
 from bandstand.role import Role, running
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import wire_from
-from bandstand.settings import Settings, milliseconds
+from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.dead_letters import origin_of
 from bandstand.streams.publish_core import PublishCore, Published
@@ -94,14 +96,11 @@ class Publisher:
         self._names = TopicNames(settings.topics.prefix)
         self._core = PublishCore(wire_from(settings), settings.publish.keep_artifacts)
         self._specs = SpecFollower(settings, role.name)
-        session = milliseconds(settings.publish.session_timeout)
         self._consumer = Consumer(
             consumer_config(
                 settings,
                 settings.publish.group,
-                partition_assignment_strategy="cooperative-sticky",
-                session_timeout_ms=session,
-                heartbeat_interval_ms=session // 3,
+                **membership(settings.publish.session_timeout),
                 enable_partition_eof=True,
                 auto_offset_reset="earliest",
             )
@@ -138,7 +137,7 @@ class Publisher:
             while not self._role.stop.is_set():
                 self._step()
         finally:
-            self._consumer.close()
+            leave(self._consumer)
             self._specs.close()
 
     def _step(self) -> None:

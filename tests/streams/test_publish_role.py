@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from bandstand.errors import StateError
 from bandstand.kafka import partition_for
 from bandstand.learners.policies import policy_from_snapshot
 from bandstand.local import Kafka
+from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
@@ -55,6 +57,11 @@ def _outcomes_of_current(settings: Settings, bandit: str = "home") -> int:
 
 def _wait_for(settings: Settings, outcomes: int) -> None:
     eventually(lambda: _outcomes_of_current(settings) == outcomes)
+
+
+def _apply(settings: Settings, specs: list[Spec]) -> list[int]:
+    with ThreadPoolExecutor(len(specs)) as pool:
+        return list(pool.map(lambda spec: apply_spec(settings, spec), specs))
 
 
 def _pointers(settings: Settings) -> list[str]:
@@ -130,9 +137,8 @@ def test_two_publishers_share_the_bandits(settings: Settings, tmp_path: Path) ->
         first.wait_until_ready()
         with RoleProcess("publish", settings, tmp_path) as second:
             second.wait_until_ready()
-            for bandit in bandits:
-                apply_spec(settings, given_spec(bandit))
+            _apply(settings, [given_spec(bandit) for bandit in bandits])
             eventually(lambda: all(_outcomes_of_current(settings, b) == 0 for b in bandits))
             assert first.stop() < 5
-            changed = [apply_spec(settings, given_spec(b, default=0.5)) for b in bandits]
+            changed = _apply(settings, [given_spec(b, default=0.5) for b in bandits])
             eventually(lambda: [load_snapshot(settings, b)["epoch"] for b in bandits] == changed)
