@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from bandstand.errors import StateError
 from bandstand.kafka import TopicReader
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
@@ -13,12 +14,13 @@ from bandstand.settings import Settings
 from bandstand.streams.dead_letters import origin_of
 from bandstand.streams.learner_records import (
     PartitionSums,
+    Place,
     Position,
     SumsTable,
     position_key,
     position_of,
 )
-from bandstand.streams.specs import InForce, SpecFollower
+from bandstand.streams.specs import SpecFollower
 
 __all__ = ["Restored", "restore"]
 
@@ -65,7 +67,7 @@ def restore(
     Raises
     ------
     StateError
-        If a record can't be what a learner wrote.
+        If a record can't be what a learner wrote, or belongs to a spec that can't be read here.
     BrokerError
         If the end isn't reached in time.
     """
@@ -81,7 +83,8 @@ def restore(
             positions[key].position = position_of(value, wire)
         else:
             table.take(key, value)
-    _sort(table, specs.current, restored)
+    for place in table.places():
+        _sort(place, table, specs, restored[place.lane, place.partition])
     return restored
 
 
@@ -106,15 +109,14 @@ def _newest(
     return None if stop.is_set() else records
 
 
-def _sort(
-    table: SumsTable,
-    specs: Mapping[str, InForce],
-    restored: Mapping[tuple[str, int], Restored],
-) -> None:
-    for place in table.places():
-        part = restored[place.lane, place.partition]
-        in_force = specs.get(place.bandit)
-        if in_force is not None and in_force.epoch == table.epoch(place):
-            part.held.append(table.sums(place, in_force.spec))
-        else:
-            part.stale += [(place.bandit, key) for key in table.keys(place)]
+def _sort(place: Place, table: SumsTable, specs: SpecFollower, restored: Restored) -> None:
+    epoch, in_force = table.epoch(place), specs.current.get(place.bandit)
+    if in_force is not None and in_force.epoch == epoch:
+        restored.held.append(table.sums(place, in_force.spec))
+    elif epoch in specs.unreadable and (in_force is None or in_force.epoch < epoch):
+        raise StateError(
+            f"{place.bandit!r} was learned under specs record {epoch}, which this version can't "
+            "read (see dead-letters); upgrade, or apply a spec that it can read"
+        )
+    else:
+        restored.stale += [(place.bandit, key) for key in table.keys(place)]

@@ -126,6 +126,8 @@ class SpecFollower:
     def __init__(self, settings: Settings, role: str = "specs") -> None:
         self.current: dict[str, InForce] = {}
         """What is in force, by bandit."""
+        self.unreadable: set[int] = set()
+        """Offsets of records that were refused: epochs that a newer version may know."""
         self._wire = wire_from(settings)
         self._letters = DeadLetters(settings, role, self._wire)
         self._reader = TopicReader(settings, TopicNames(settings.topics.prefix).specs)
@@ -174,6 +176,7 @@ class SpecFollower:
             except EventError as error:
                 _log.warning("spec refused", offset=message.offset(), problem=str(error))
                 self._letters.send(origin_of(message), error.reason, error.detail)
+                self.unreadable.add(message.offset() or 0)
                 continue
             self._note(change)
             changes.append(change)

@@ -143,9 +143,10 @@ def test_a_killed_learner_loses_nothing_and_learns_nothing_twice(
     lane.write(2_000)
     lane.write(200, bandit="late")
     with RoleProcess("learn", lane.settings, tmp_path) as first:
-        eventually(lambda: bool(lane.state()[1]))
+        lane.wait_until_learned()
+        lane.write(1_000)
         first.kill()
-    lane.write(2_000)
+    lane.write(1_000)
     with RoleProcess("learn", lane.settings, tmp_path) as second:
         lane.write(200, bandit="late")
         second.wait_until_ready()
@@ -166,7 +167,7 @@ def test_a_frozen_learner_cannot_write_after_another_took_over(lane: _Lane, tmp_
     with RoleProcess("learn", lane.settings, tmp_path) as zombie:
         zombie.wait_until_ready()
         lane.write(500)
-        eventually(lambda: bool(lane.state()[1]))
+        lane.wait_until_learned()
         zombie.process.send_signal(signal.SIGSTOP)
         lane.write(500)
         with RoleProcess("learn", lane.settings, tmp_path) as other:
