@@ -27,12 +27,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     SecretStr,
     ValidationError,
     model_validator,
@@ -44,7 +41,15 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from bandstand.durations import (
+    Duration,
+    PositiveDuration,
+    format_duration,
+    milliseconds,
+    parse_duration,
+)
 from bandstand.errors import SettingsError
+from bandstand.librdkafka import CONNECTION_PROPERTIES
 
 __all__ = [
     "ArchiveSettings",
@@ -70,75 +75,6 @@ __all__ = [
 _ENV_PREFIX = "BANDSTAND_"
 _CONFIG_VARIABLE = "BANDSTAND_CONFIG"
 _DEFAULT_FILE = "bandstand.toml"
-_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"([0-9]+)\s*(ms|s|m|h|d)")
-
-
-def parse_duration(value: object) -> timedelta:
-    """Read a duration such as ``250ms``, ``10s``, ``5m``, ``1h`` or ``7d``.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-
-    Examples
-    --------
-    >>> parse_duration("90s")
-    datetime.timedelta(seconds=90)
-    """
-    if isinstance(value, timedelta):
-        return value
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(
-            f"{value!r} is not a duration; write a whole number "
-            "and a unit: 250ms, 10s, 5m, 1h or 7d"
-        )
-    try:
-        return timedelta(milliseconds=int(match[1]) * _UNITS_MS[match[2]])
-    except OverflowError:
-        raise ValueError(f"{value!r} is longer than any duration; write a smaller number") from None
-
-
-def milliseconds(duration: timedelta) -> int:
-    """Give a duration in whole milliseconds.
-
-    Examples
-    --------
-    >>> milliseconds(timedelta(seconds=1.5))
-    1500
-    """
-    return duration // timedelta(milliseconds=1)
-
-
-def format_duration(duration: timedelta) -> str:
-    """Write a duration the way `parse_duration` reads it, in the largest unit that fits.
-
-    Examples
-    --------
-    >>> format_duration(timedelta(minutes=90))
-    '90m'
-    """
-    value = milliseconds(duration)
-    for unit in ("d", "h", "m", "s"):
-        if value and value % _UNITS_MS[unit] == 0:
-            return f"{value // _UNITS_MS[unit]}{unit}"
-    return f"{value}ms"
-
-
-Duration = Annotated[
-    timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)
-]
-
-
-def _positive(value: timedelta) -> timedelta:
-    if not value:
-        raise ValueError("0 is not allowed; write 1ms or more")
-    return value
-
-
-_Positive = Annotated[Duration, AfterValidator(_positive)]
 
 
 class _UnknownNameError(ValueError):
@@ -179,8 +115,8 @@ class KafkaSettings(_Section):
     def _extra_properties_are_known(self) -> KafkaSettings:
         extra = self.model_extra or {}
         for name, value in extra.items():
-            if name not in _LIBRDKAFKA_CONNECTION:
-                raise _UnknownNameError(name, [*type(self).model_fields, *_LIBRDKAFKA_CONNECTION])
+            if name not in CONNECTION_PROPERTIES:
+                raise _UnknownNameError(name, [*type(self).model_fields, *CONNECTION_PROPERTIES])
             if re.search("secret|password|key_pem|oauthbearer_config", name):
                 extra[name] = SecretStr(str(value))
         return self
@@ -223,7 +159,7 @@ class TopicSettings(_Section):
     replication_factor: int = Field(1, ge=1)
     min_insync_replicas: int = Field(1, ge=1)
     learner_state_partitions: int = Field(6, ge=1, le=10_000)
-    retention: _Positive = timedelta(days=14)
+    retention: PositiveDuration = timedelta(days=14)
 
 
 class LaneSettings(_Section):
@@ -232,7 +168,7 @@ class LaneSettings(_Section):
     ``window`` and ``grace`` may change while the lane lives; the rest is for good.
     """
 
-    window: _Positive = timedelta(minutes=10)
+    window: PositiveDuration = timedelta(minutes=10)
     grace: Duration = timedelta(seconds=5)
     lateness: Duration = timedelta(hours=1)
     backward: Duration = timedelta(0)
@@ -257,31 +193,31 @@ class JoinSettings(_Section):
     """The join and its clock."""
 
     group: str = "bandstand.join"
-    session_timeout: _Positive = timedelta(seconds=6)
-    tick: _Positive = timedelta(seconds=1)
-    idle_tick: _Positive = timedelta(seconds=10)
+    session_timeout: PositiveDuration = timedelta(seconds=6)
+    tick: PositiveDuration = timedelta(seconds=1)
+    idle_tick: PositiveDuration = timedelta(seconds=10)
     pause: Duration = timedelta(seconds=5)
     takeover: Duration = timedelta(seconds=15)
     settle: Duration = timedelta(seconds=15)
     brake: Duration = timedelta(seconds=5)
     brake_release: Duration = timedelta(minutes=10)
-    progress: _Positive = timedelta(minutes=1)
+    progress: PositiveDuration = timedelta(minutes=1)
 
 
 class LearnSettings(_Section):
     """The learners."""
 
     group: str = "bandstand.learn"
-    session_timeout: _Positive = timedelta(seconds=6)
-    state_interval: _Positive = timedelta(milliseconds=250)
+    session_timeout: PositiveDuration = timedelta(seconds=6)
+    state_interval: PositiveDuration = timedelta(milliseconds=250)
 
 
 class PublishSettings(_Section):
     """The publisher."""
 
     group: str = "bandstand.publish"
-    session_timeout: _Positive = timedelta(seconds=6)
-    interval: _Positive = timedelta(milliseconds=250)
+    session_timeout: PositiveDuration = timedelta(seconds=6)
+    interval: PositiveDuration = timedelta(milliseconds=250)
     keep_artifacts: int = Field(20, ge=1)
 
 
@@ -289,12 +225,12 @@ class ArchiveSettings(_Section):
     """The archive: a file ends at the first of its limits, counted on the records as they came."""
 
     group: str = "bandstand.archive"
-    session_timeout: _Positive = timedelta(seconds=6)
+    session_timeout: PositiveDuration = timedelta(seconds=6)
     max_rows: int = Field(100_000, ge=1, le=10_000_000)
     max_bytes: int = Field(64_000_000, ge=1_000, le=1_000_000_000)
-    max_age: _Positive = timedelta(minutes=5)
+    max_age: PositiveDuration = timedelta(minutes=5)
     max_buffered_bytes: int = Field(256_000_000, ge=1_000)
-    request_timeout: _Positive = timedelta(seconds=10)
+    request_timeout: PositiveDuration = timedelta(seconds=10)
 
 
 class ServeSettings(_Section):
@@ -488,61 +424,3 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
     return f"unknown setting {name!r}; {hint}"
-
-
-# librdkafka's properties for reaching a broker (its CONFIGURATION.md), without those above.
-_LIBRDKAFKA_CONNECTION = frozenset(
-    [
-        "broker_address_family",
-        "broker_address_ttl",
-        "client_dns_lookup",
-        "client_rack",
-        "connections_max_idle_ms",
-        "debug",
-        "enable_ssl_certificate_verification",
-        "enable_sasl_oauthbearer_unsecure_jwt",
-        "https_ca_location",
-        "https_ca_pem",
-        "log_connection_close",
-        "metadata_max_age_ms",
-        "metadata_recovery_strategy",
-        "reconnect_backoff_max_ms",
-        "reconnect_backoff_ms",
-        "sasl_kerberos_keytab",
-        "sasl_kerberos_kinit_cmd",
-        "sasl_kerberos_min_time_before_relogin",
-        "sasl_kerberos_principal",
-        "sasl_kerberos_service_name",
-        "sasl_oauthbearer_assertion_algorithm",
-        "sasl_oauthbearer_assertion_file",
-        "sasl_oauthbearer_assertion_private_key_file",
-        "sasl_oauthbearer_client_id",
-        "sasl_oauthbearer_client_secret",
-        "sasl_oauthbearer_config",
-        "sasl_oauthbearer_extensions",
-        "sasl_oauthbearer_grant_type",
-        "sasl_oauthbearer_method",
-        "sasl_oauthbearer_scope",
-        "sasl_oauthbearer_token_endpoint_url",
-        "socket_connection_setup_timeout_ms",
-        "socket_keepalive_enable",
-        "socket_max_fails",
-        "socket_nagle_disable",
-        "socket_receive_buffer_bytes",
-        "socket_send_buffer_bytes",
-        "socket_timeout_ms",
-        "ssl_ca_certificate_stores",
-        "ssl_ca_pem",
-        "ssl_certificate_pem",
-        "ssl_cipher_suites",
-        "ssl_crl_location",
-        "ssl_curves_list",
-        "ssl_engine_id",
-        "ssl_engine_location",
-        "ssl_key_pem",
-        "ssl_keystore_location",
-        "ssl_keystore_password",
-        "ssl_providers",
-        "ssl_sigalgs_list",
-    ]
-)

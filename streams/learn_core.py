@@ -21,6 +21,7 @@ from bandstand.errors import EventError, LogGapError, StateError
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.columns import columns
 from bandstand.schemas.wire import Wire
+from bandstand.streams.in_force import InForce
 from bandstand.streams.join_types import Record, parse_tail
 from bandstand.streams.learner_records import (
     PartitionSums,
@@ -30,7 +31,6 @@ from bandstand.streams.learner_records import (
     sums_keys,
     sums_records,
 )
-from bandstand.streams.specs import InForce
 
 __all__ = ["LearnCore", "Learned", "Refused", "Write"]
 

@@ -16,8 +16,8 @@ from bandstand.learners.snapshots import build, newer, version_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.topics import artifact_key, pointer_key
 from bandstand.schemas.wire import Wire
+from bandstand.streams.in_force import InForce
 from bandstand.streams.learner_records import PartitionSums, Place, SumsTable, is_position
-from bandstand.streams.specs import InForce
 
 __all__ = ["PublishCore", "Published", "parse_artifact_key", "pointer_version"]
 

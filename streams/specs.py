@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -20,45 +19,13 @@ from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire, wire_from
 from bandstand.settings import Settings
 from bandstand.streams.dead_letters import DeadLetters, origin_of
+from bandstand.streams.in_force import InForce, SpecChange
 
 __all__ = ["InForce", "SpecChange", "SpecFollower", "apply_spec", "specs_in_force"]
 
 _log = get_logger(__name__)
 _READ_S = 30.0
 _WRITE_S = 10.0
-
-
-class InForce(NamedTuple):
-    """A spec and since when it holds.
-
-    Parameters
-    ----------
-    spec
-        The spec.
-    epoch
-        Offset of its record in ``specs``.
-    """
-
-    spec: Spec
-    epoch: int
-
-
-class SpecChange(NamedTuple):
-    """What a new record in ``specs`` means.
-
-    Parameters
-    ----------
-    bandit
-        Name of the bandit.
-    now
-        What is in force now; None where the bandit was removed.
-    before
-        What was in force; None where the bandit is new.
-    """
-
-    bandit: str
-    now: InForce | None
-    before: InForce | None
 
 
 def apply_spec(settings: Settings, spec: Spec, author: str = "", reason: str = "") -> int:
