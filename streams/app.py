@@ -25,6 +25,7 @@ from bandstand.logs import configure_logs, get_logger
 from bandstand.role import die
 from bandstand.settings import KafkaSettings, Settings, load_settings
 from bandstand.streams import topics
+from bandstand.streams.join import leave_in_time
 from bandstand.streams.join_metrics import JoinCollector
 from bandstand.streams.lanes import Lanes
 from bandstand.streams.transport import Batch, BatchTransport
@@ -206,6 +207,7 @@ def _add_handlers(app: Any, lanes: Lanes) -> None:
         _or_die(partial(lanes.assign, assigned))
 
     async def stop(_sender: Any, **_: Any) -> None:
+        leave_in_time()
         await asyncio.to_thread(lanes.stop, _FLUSH_S)
 
     async def poll() -> None:

@@ -13,7 +13,7 @@ from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.lanes import Lanes
 
-__all__ = ["run"]
+__all__ = ["leave_in_time", "run"]
 
 _log = get_logger(__name__)
 _LEAVE_WITHIN_S = 4.0
@@ -50,11 +50,8 @@ async def _serve(role: Role, lanes: Lanes) -> None:
     while not role.stop.is_set():
         await asyncio.sleep(_LOOK_S)
         _die_if_crashed(app, started)
-    timer = threading.Timer(_LEAVE_WITHIN_S, _leave)
-    timer.daemon = True
-    timer.start()
+    leave_in_time()
     await app.stop()
-    timer.cancel()
 
 
 def _die_if_crashed(app: Any, started: asyncio.Future[Any]) -> None:
@@ -65,7 +62,16 @@ def _die_if_crashed(app: Any, started: asyncio.Future[Any]) -> None:
         die("join", error or RuntimeError("the Faust app stopped by itself"))
 
 
+def leave_in_time() -> None:
+    """See to it that this process, which is about to end, does so within five seconds.
+
+    Leaving the group waits for a broker that doesn't answer; all that matters is in Kafka.
+    """
+    timer = threading.Timer(_LEAVE_WITHIN_S, _leave)
+    timer.daemon = True
+    timer.start()
+
+
 def _leave() -> None:
-    # Leaving the group waits for a broker that doesn't answer; all that matters is in Kafka.
     _log.warning("the broker doesn't answer; left without a goodbye", after_seconds=_LEAVE_WITHIN_S)
     os._exit(0)

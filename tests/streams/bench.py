@@ -15,7 +15,6 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from bandstand.errors import BrokerError
 from bandstand.kafka import TopicReader, partition_for, producer_config
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
@@ -84,6 +83,8 @@ class Bench:
         self.producer = Producer(producer_config(self.settings, linger_ms=1))
         self.sent = 0
         self.workers: list[Worker] = []
+        self._outcomes = TopicReader(self.settings, self.names.outcomes("default"))
+        self._kept: dict[int, list[tuple[int, bytes]]] = {}
 
     def _settings(self) -> Settings:
         before = dict(os.environ)
@@ -146,16 +147,15 @@ class Bench:
 
     def outcomes(self) -> dict[int, list[tuple[int, bytes]]]:
         """Give each partition's outcomes after the reader's filter, with their source offsets."""
-        found: dict[int, list[tuple[int, bytes]]] = {}
-        for partition, records in self.read(self.names.outcomes("default")).items():
-            kept = found.setdefault(partition, [])
-            for record in records:
-                if record.value is None:
-                    continue
-                source = WIRE.loads("outcome", record.value)["source_offset"]
-                if not kept or source > kept[-1][0]:
-                    kept.append((source, record.value))
-        return found
+        while messages := self._outcomes.poll(0.05):
+            for message in messages:
+                record = _record(message)
+                kept = self._kept.setdefault(message.partition() or 0, [])
+                if record.value is not None:
+                    source = WIRE.loads("outcome", record.value)["source_offset"]
+                    if not kept or source > kept[-1][0]:
+                        kept.append((source, record.value))
+        return self._kept
 
     def states(self) -> dict[str, str]:
         """Give the state of each decision that has an outcome."""
@@ -169,14 +169,9 @@ class Bench:
     def wait_for(self, ids: Iterable[str], within: float = 15) -> None:
         """Wait until all these decisions have an outcome."""
         wanted = set(ids)
-
-        def there() -> bool:
-            try:
-                return wanted <= self.states().keys()
-            except BrokerError:  # back from an outage, the broker denies its topics for a moment
-                return False
-
-        until(there, within, f"outcomes of {len(wanted)} decisions")
+        until(
+            lambda: wanted <= self.states().keys(), within, f"outcomes of {len(wanted)} decisions"
+        )
 
     def assert_equal_to_the_pure_core(self) -> None:
         """Check that the outcomes are those that the core gives when it reads the logs alone."""
@@ -216,6 +211,7 @@ class Bench:
         """End whatever still runs."""
         for worker in self.workers:
             worker.kill()
+        self._outcomes.close()
 
 
 def _record(message: Any) -> Record:

@@ -27,6 +27,18 @@ def bench(bandstand_kafka: Any, bandstand_prefix: str, tmp_path: Path) -> Iterat
     bench.close()
 
 
+def _lag(bench: Bench) -> list[int]:
+    """Give the group's lag in each log, as ordinary tools see it."""
+    group = bench.settings.join.group
+    client = admin(bench.settings)
+    request = [ConsumerGroupTopicPartitions(group)]
+    found = client.list_consumer_group_offsets(request)[group].result().topic_partitions
+    latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    ends = client.list_offsets(dict.fromkeys(found, latest))
+    end = {(tp.topic, tp.partition): future.result().offset for tp, future in ends.items()}
+    return [end[tp.topic, tp.partition] - tp.offset for tp in found]
+
+
 def test_outcomes_are_those_of_the_pure_core(bench: Bench) -> None:
     """Decisions and rewards go in, the outcomes of the pure core come out, SIGTERM is clean."""
     worker = bench.start()
@@ -34,6 +46,10 @@ def test_outcomes_are_those_of_the_pure_core(bench: Bench) -> None:
     bench.wait_for(ids)
     bench.assert_equal_to_the_pure_core()
     assert '"waiting": {}' in worker.get("/readyz")
+    assert 'bandstand_join_decisions_total{lane="default",partition="0"' in worker.get("/metrics")
+    assert worker.post("/clock/accept") == "done\n"
+    worker.wait_until_logged("accepted by an operator")
+    until(lambda: len(lag := _lag(bench)) == 4 and all(0 <= x < 30 for x in lag), 10, "a small lag")
     code, seconds = worker.stop()
     assert code == 0
     assert seconds < 5
@@ -108,24 +124,6 @@ def test_poison_goes_to_the_dead_letters_and_the_partition_goes_on(bench: Bench)
     bench.assert_equal_to_the_pure_core()
 
 
-def test_group_offsets_show_the_lag(bench: Bench) -> None:
-    """Ordinary tools see the group's members and how far it has read."""
-    bench.start()
-    bench.wait_for(bench.decide(50))
-    group = f"{bench.settings.topics.prefix}join"
-    client = admin(bench.settings)
-
-    def lag() -> list[int]:
-        request = [ConsumerGroupTopicPartitions(group)]
-        found = client.list_consumer_group_offsets(request)[group].result().topic_partitions
-        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        ends = client.list_offsets(dict.fromkeys(found, latest))
-        end = {(tp.topic, tp.partition): f.result().offset for tp, f in ends.items()}
-        return [end[tp.topic, tp.partition] - tp.offset for tp in found]
-
-    until(lambda: len(found := lag()) == 4 and all(0 <= x < 30 for x in found), 10, "a small lag")
-
-
 def test_an_error_ends_the_worker_loudly_and_moves_nothing(bench: Bench) -> None:
     """A log that contradicts the settings: exit code 70, the reason logged, no outcome after it."""
     worker = bench.start()
@@ -190,11 +188,3 @@ def test_an_outage_of_the_broker_closes_nothing_behind_its_back(
         assert not bench.dead_letters()
     finally:
         bench.close()
-
-
-def test_an_operator_may_accept_the_time(bench: Bench) -> None:
-    """The worker's web server takes the word that the broker's clock is right."""
-    worker = bench.start()
-    worker.wait_until_logged("took over")
-    assert worker.post("/clock/accept") == "done\n"
-    worker.wait_until_logged("accepted by an operator")
