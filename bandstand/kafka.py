@@ -27,6 +27,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from bandstand.errors import BandstandError, BrokerError, TopicError
 from bandstand.logs import get_logger
+from bandstand.partitioner import murmur2, partition_for
 from bandstand.settings import Settings, milliseconds
 
 __all__ = [
@@ -154,40 +155,6 @@ def broker_errors(doing: str) -> Iterator[None]:
         unfit = isinstance(cause, KafkaError) and cause.code() == KafkaError._INVALID_ARG
         advice = "check the settings of kafka" if unfit else _ADVICE
         raise BrokerError(f"{doing}: {reason}; {advice}") from error
-
-
-def murmur2(data: bytes) -> int:
-    """Hash a key as Kafka's Java clients do; unsigned, 32 bits.
-
-    Examples
-    --------
-    >>> murmur2(b"21") == (-973932308) % 2**32
-    True
-    """
-    length, mask, m = len(data), 0xFFFFFFFF, 0x5BD1E995
-    h = 0x9747B28C ^ length
-    whole = length - length % 4
-    for i in range(0, whole, 4):
-        k = int.from_bytes(data[i : i + 4], "little") * m & mask
-        k = (k ^ (k >> 24)) * m & mask
-        h = (h * m & mask) ^ k
-    if whole != length:
-        h = (h ^ int.from_bytes(data[whole:], "little")) * m & mask
-    h = (h ^ (h >> 13)) * m & mask
-    return h ^ (h >> 15)
-
-
-def partition_for(key: bytes, partitions: int) -> int:
-    """Give the partition that a key belongs to.
-
-    Parameters
-    ----------
-    key
-        The record's key.
-    partitions
-        Partition count of the topic, at least 1.
-    """
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def partition_count(client: AdminClient | Consumer, topic: str) -> int:
