@@ -8,6 +8,7 @@ made from the environment when it is asked for.
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import tempfile
@@ -168,6 +169,10 @@ class _App(faust.App):
 
     async def on_start(self) -> None:
         """Connect before anything is assigned."""
+        # The cores keep many small objects and no cycles: looking through them took a quarter of
+        # the join's time.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         self._lanes.start()
         self._collector = JoinCollector(self._lanes)
         self._health.started()

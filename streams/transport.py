@@ -109,6 +109,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     def _go_to(consumer: Any, tp: Any, offset: int) -> None:
         state = consumer._subscription.subscription.assignment.state_value(tp)
         if not state.has_valid_position or state.position != offset:
+            _log.debug("goes to", topic=tp.topic, partition=tp.partition, offset=offset)
             consumer.seek(tp, offset)
 
     def _follows(self, tp: tuple[str, int], expected: int, got: int) -> bool:
