@@ -1,12 +1,14 @@
 """Where records go that couldn't be used: nothing is dropped, and nothing stops for them.
 
-A role sends a letter for each record that it refuses and calls `DeadLetters.flush` before it moves
-its own position past that record. After a crash a letter may be written again, under the same key.
+A role sends a letter for each record that it refuses. One that keeps a position calls
+`DeadLetters.flush` before it moves past that record; the join reads recent records again at every
+start, and so refuses them again. After a crash a letter may be written again, under the same key.
 """
 
 from __future__ import annotations
 
-from collections import Counter as Counts
+import time
+from collections import deque
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -22,6 +24,7 @@ __all__ = ["DeadLetters", "Origin", "origin_of"]
 
 _MOST_VALUE_BYTES = 1_900_000
 _QUEUE_BYTES = 64 * 2**20
+_ROOM_S = 0.1
 _LETTERS = Counter(
     "bandstand_dead_letters",
     "Records that were refused and written to dead-letters.",
@@ -91,8 +94,7 @@ class DeadLetters:
         self._role = role
         self._wire = wire
         self._failed: KafkaError | None = None
-        self.sent: Counts[str] = Counts()
-        """Letters so far, by reason."""
+        self._backlog: deque[tuple[bytes, bytes]] = deque()
         config = producer_config(
             settings,
             message_timeout_ms=0,
@@ -103,7 +105,7 @@ class DeadLetters:
             self._producer = Producer(config)
 
     def send(self, origin: Origin, reason: str, detail: str) -> None:
-        """Write a letter; waits while the queue is full.
+        """Queue a letter; never blocks and never drops.
 
         Parameters
         ----------
@@ -120,10 +122,26 @@ class DeadLetters:
             If an earlier letter was refused.
         """
         value = self._wire.dumps("dead_letter", _letter(origin, reason, detail, self._role))
-        while not self._queued(origin.letter_key, value):
-            self._producer.poll(0.1)
-        self.sent[reason] += 1
+        self._backlog.append((origin.letter_key, value))
+        self.poll()
         _LETTERS.labels(self._role, origin.topic, reason).inc()
+
+    def __len__(self) -> int:
+        """Tell how many letters aren't acknowledged yet: a role that reads on must mind them."""
+        return len(self._backlog) + len(self._producer)
+
+    def poll(self) -> None:
+        """Notice what was acknowledged, and pass on what waited for room in the queue.
+
+        Raises
+        ------
+        BrokerError
+            If a letter was refused.
+        """
+        self._producer.poll(0)
+        self._raise_failure()
+        while self._backlog and self._queued(*self._backlog[0]):
+            self._backlog.popleft()
 
     def flush(self, timeout: float) -> None:
         """Return when every letter sent so far is on the broker.
@@ -138,11 +156,14 @@ class DeadLetters:
         BrokerError
             If one is not: the caller's position must not move past the records they are about.
         """
-        waiting = self._producer.flush(timeout)
-        self._raise_failure()
-        if waiting:
+        deadline = time.monotonic() + timeout
+        self.poll()
+        while len(self) and (left := deadline - time.monotonic()) > 0:
+            self._producer.flush(left if not self._backlog else min(left, _ROOM_S))
+            self.poll()
+        if len(self):
             raise BrokerError(
-                f"{waiting} dead letters to {self._topic} weren't acknowledged within "
+                f"{len(self)} dead letters to {self._topic} weren't acknowledged within "
                 f"{timeout:g} s; the position stays where it was, restart when Kafka is back"
             )
 
@@ -157,13 +178,11 @@ class DeadLetters:
         self.close()
 
     def _queued(self, key: bytes, value: bytes) -> bool:
-        self._raise_failure()
         try:
             with broker_errors(f"writing a dead letter to {self._topic}"):
                 self._producer.produce(self._topic, value, key, on_delivery=self._delivered)
         except BufferError:
             return False
-        self._producer.poll(0)
         return True
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:

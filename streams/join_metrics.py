@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bandstand.streams.lanes import Lanes, OwnPartition
 
-__all__ = ["DEAD_LETTERS", "DECISIONS", "OUTCOMES", "REBALANCES", "REWARDS", "JoinCollector"]
+__all__ = ["DECISIONS", "OUTCOMES", "REBALANCES", "REWARDS", "JoinCollector"]
 
 _PARTITION = ["lane", "partition"]
 
@@ -26,9 +26,6 @@ REWARDS = Counter(
     "bandstand_join_rewards", "Rewards that reached their state.", [*_PARTITION, "state"]
 )
 OUTCOMES = Counter("bandstand_join_outcomes", "Outcomes given.", _PARTITION)
-DEAD_LETTERS = Counter(
-    "bandstand_join_dead_letters", "Records refused.", [*_PARTITION, "log", "reason"]
-)
 REBALANCES = Counter("bandstand_join_rebalances", "Assignments of partitions to this worker.")
 
 

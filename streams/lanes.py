@@ -17,8 +17,9 @@ from bandstand.logs import get_logger
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import wire_from
 from bandstand.settings import Settings, milliseconds
+from bandstand.streams.dead_letters import DeadLetters, Origin
 from bandstand.streams.join_core import JoinCore
-from bandstand.streams.join_metrics import DEAD_LETTERS, DECISIONS, OUTCOMES, REBALANCES, REWARDS
+from bandstand.streams.join_metrics import DECISIONS, OUTCOMES, REBALANCES, REWARDS
 from bandstand.streams.join_types import (
     Log,
     Output,
@@ -28,7 +29,7 @@ from bandstand.streams.join_types import (
     parse_tail,
     resume_times,
 )
-from bandstand.streams.outcomes import DeadLetters, GaplessProducer
+from bandstand.streams.outcomes import GaplessProducer
 from bandstand.streams.tail import LogEnds
 from bandstand.streams.ticker import BrokerClock, Place, Ticker
 from bandstand.web import Health
@@ -131,7 +132,7 @@ class Lanes:
         settings = self._settings
         self._wire = wire_from(settings)
         self._outcomes = GaplessProducer(settings, self._die)
-        self._letters = DeadLetters(settings, self._wire, self._die, role="join")
+        self._letters = DeadLetters(settings, "join", self._wire)
         self._clock = BrokerClock(settings)
         self._ticker = Ticker(settings, self._clock, self._die)
         self._ends = LogEnds(settings)
@@ -150,9 +151,13 @@ class Lanes:
         self._ticker.stop()
         self.hand_over()
         self._opener.shutdown(wait=False, cancel_futures=True)
-        left = self._letters.flush(timeout / 2) + self._outcomes.flush(timeout / 2)
+        left = self._outcomes.flush(timeout / 2)
         if left:
             _log.warning("stopped with records undelivered; the next owner gives them", count=left)
+        try:
+            self._letters.flush(timeout / 2)
+        except BrokerError as error:
+            _log.warning("stopped with letters undelivered; the next owner gives them", why=error)
 
     def accept_time(self) -> None:
         """Take the broker's time for right, where the brake holds the ticks back."""
@@ -216,8 +221,9 @@ class Lanes:
         output = own.push(log, records)
         self._outcomes.send_all(own.outcomes, partition, output.emissions)
         for refusal in output.refusals:
-            self._letters.send(topic, partition, refusal)
-            DEAD_LETTERS.labels(lane, partition, log, refusal.reason).inc()
+            record = refusal.record
+            origin = Origin(topic, partition, record.offset, *record[1:4])
+            self._letters.send(origin, refusal.reason, refusal.detail)
         _count(own, output)
 
     def poll(self) -> None:

@@ -1,4 +1,4 @@
-"""Writing without gaps: the producers of the join.
+"""Writing without gaps: the producer of outcomes.
 
 Readers of outcomes drop what doesn't increase the source offset. That is right only if a writer's
 stream has no holes; so a record that can't be delivered ends the process, with nothing sent after
@@ -15,17 +15,12 @@ from confluent_kafka import KafkaException, Message, Producer
 
 from bandstand.errors import BrokerError
 from bandstand.kafka import producer_config
-from bandstand.schemas.topics import TopicNames
-from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
-from bandstand.streams.join_types import Emission, Refusal
+from bandstand.streams.join_types import Emission
 
-__all__ = ["DeadLetters", "GaplessProducer"]
+__all__ = ["GaplessProducer"]
 
 _QUEUE_KBYTES = 65_536
-_LARGEST_RECORD_BYTES = 2_000_000
-_LARGEST_LETTER_BYTES = 1_048_588
-"""Largest value that a dead letter carries: the largest record that a broker takes by default."""
 
 Die = Callable[[BaseException], None]
 
@@ -72,19 +67,6 @@ class GaplessProducer:
     def full(self) -> bool:
         """Whether records wait for room in the queue; then nothing more should be read."""
         return bool(self._backlog)
-
-    def send(
-        self,
-        topic: str,
-        partition: int,
-        *,
-        key: bytes,
-        value: bytes | None,
-        timestamp: int = 0,
-        headers: list[tuple[str, bytes]] | None = None,
-    ) -> None:
-        """Queue one record; never blocks and never drops."""
-        self.send_all(topic, partition, [Emission(key, timestamp, value, headers)])
 
     def send_all(self, topic: str, partition: int, emissions: Sequence[Emission]) -> None:
         """Queue what a core gave, in its order."""
@@ -145,62 +127,3 @@ class GaplessProducer:
                 "this process ends; nothing is lost: start it again once the cause is removed"
             )
         )
-
-
-class DeadLetters:
-    """Writes refused records, with their reason, origin and bytes, to where people look.
-
-    Parameters
-    ----------
-    settings
-        Where the broker is and how to reach it.
-    wire
-        How events are framed.
-    die
-        Called with the error when a letter could not be delivered; must not return.
-    role
-        Name of the role that refuses.
-    """
-
-    def __init__(self, settings: Settings, wire: Wire, die: Die, *, role: str) -> None:
-        self._topic = TopicNames(settings.topics.prefix).dead_letters
-        self._wire = wire
-        self._role = role
-        self._producer = GaplessProducer(settings, die, message_max_bytes=_LARGEST_RECORD_BYTES)
-
-    def __len__(self) -> int:
-        """How many letters aren't delivered yet."""
-        return len(self._producer)
-
-    def send(self, topic: str, partition: int, refusal: Refusal) -> None:
-        """Queue one letter; the key is the origin, so that a repeat is seen as one."""
-        record = refusal.record
-        value, detail = record.value, refusal.detail
-        if value is not None and len(value) > _LARGEST_LETTER_BYTES:
-            detail = f"{detail} (the value, {len(value)} bytes, is too large to be kept here)"
-            value = None
-        letter = {
-            "reason": refusal.reason,
-            "detail": detail,
-            "role": self._role,
-            "topic": topic,
-            "partition": partition,
-            "offset": record.offset,
-            "ts": record.timestamp,
-            "key": record.key,
-            "value": value,
-        }
-        self._producer.send(
-            self._topic,
-            0,
-            key=f"{topic}/{partition}/{record.offset}".encode(),
-            value=self._wire.dumps("dead_letter", letter),
-        )
-
-    def poll(self) -> None:
-        """Notice deliveries and failures; queue what waits for room."""
-        self._producer.poll()
-
-    def flush(self, timeout: float) -> int:
-        """Wait until everything is delivered; give how many letters are not, after `timeout`."""
-        return self._producer.flush(timeout)
