@@ -13,6 +13,7 @@ from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.tail import LogEnds
+from tests.streams.bench import until
 from tests.streams.given import given_settings
 
 NOW = 1_700_000_000_000
@@ -45,7 +46,7 @@ def test_the_ends_of_a_log(settings: Settings, ends: LogEnds) -> None:
         producer.begin_transaction()
         producer.produce(log, f"{i}".encode(), b"key", 0, timestamp=NOW + i)
         producer.commit_transaction(10)
-    assert ends.bounds(log, 0) == (0, 6)
+    until(lambda: ends.bounds(log, 0) == (0, 6), 10, "three records, three markers")
     tail = ends.tail(log, 0)
     assert tail is not None
     assert (tail.offset, tail.value, tail.timestamp) == (4, b"2", NOW + 2)
