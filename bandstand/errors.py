@@ -91,7 +91,19 @@ class StorageError(BandstandError):
 
 
 class BrokerError(BandstandError):
-    """Kafka refuses or can't be reached."""
+    """Kafka refuses or can't be reached.
+
+    Parameters
+    ----------
+    message
+        What failed, and what to do.
+    passing
+        Whether it is worth another try: the broker is away, or changes its leader.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class ServerError(BandstandError):

@@ -50,6 +50,17 @@ __all__ = [
 LIBRARY_LOGGER = "librdkafka"
 """Name of the logger that takes what the client library has to say."""
 
+_PASSING = (
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+)
+
 _log = get_logger(__name__)
 _METADATA_TIMEOUT_S = 10.0
 _HEARTBEAT_MS = 500
@@ -154,7 +165,7 @@ def broker_errors(doing: str) -> Iterator[None]:
         reason = cause.str() if isinstance(cause, KafkaError) else cause
         unfit = isinstance(cause, KafkaError) and cause.code() == KafkaError._INVALID_ARG
         advice = "check the settings of kafka" if unfit else _ADVICE
-        raise BrokerError(f"{doing}: {reason}; {advice}") from error
+        raise BrokerError(f"{doing}: {reason}; {advice}", passing=_passes(cause)) from error
 
 
 def partition_count(client: AdminClient | Consumer, topic: str) -> int:
@@ -194,8 +205,7 @@ def end_offsets(settings: Settings, topic: str, partitions: Iterable[int]) -> di
             with broker_errors(f"looking up the end of topic {topic!r}"):
                 return _latest(client, places)
         except BrokerError as error:
-            cause = error.__cause__.args[0] if error.__cause__ else None
-            if time.monotonic() > deadline or not _passes(cause):
+            if time.monotonic() > deadline or not error.passing:
                 raise
             time.sleep(0.05)
 
@@ -211,13 +221,8 @@ def _latest(client: AdminClient, places: list[TopicPartition]) -> dict[int, int]
 
 
 def _passes(cause: object) -> bool:
-    """Tell whether an error is one of the moments in which a partition changes its leader."""
-    return isinstance(cause, KafkaError) and cause.code() in (
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError._TRANSPORT,
-    )
+    """Tell whether an error is that of a broker that is away, or of a partition between leaders."""
+    return isinstance(cause, KafkaError) and (cause.retriable() or cause.code() in _PASSING)
 
 
 def poll_batch(consumer: Consumer, timeout: float, most: int) -> list[Message]:
@@ -392,7 +397,8 @@ class TopicReader:
             if time.monotonic() > deadline:
                 raise BrokerError(
                     f"topic {self.topic!r} wasn't read to its end within {timeout:g} s; "
-                    f"partitions that are behind: {behind}; a transaction may be open there"
+                    f"partitions that are behind: {behind}; a transaction may be open there",
+                    passing=True,
                 )
             yield from self.poll(0.1)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from bandstand.errors import BrokerError
 from bandstand.logs import configure_logs, get_logger
 from bandstand.settings import Settings
 from bandstand.web import Health, WebServer
@@ -18,6 +19,7 @@ __all__ = ["Role", "die", "on_signals", "running"]
 
 _log = get_logger(__name__)
 _EXIT_SOFTWARE = 70
+_RETRY_S = 0.5
 
 
 class Role:
@@ -101,6 +103,33 @@ def on_signals(act: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def persist(role: Role, work: Callable[[], None]) -> None:
+    """Do the work of a role, and begin it anew when Kafka was away, until told to stop.
+
+    Parameters
+    ----------
+    role
+        The running role; while it isn't done with beginning, it isn't ready.
+    work
+        Returns when the role is told to stop. All that it must remember is in Kafka.
+
+    Raises
+    ------
+    BrokerError
+        If Kafka refuses for good.
+    """
+    while not role.stop.is_set():
+        try:
+            work()
+        except BrokerError as error:
+            if not error.passing:
+                raise
+            role.health.wait_for("kafka", str(error))
+            _log.warning("begins anew when Kafka answers", role=role.name, problem=str(error))
+            role.stop.wait(_RETRY_S)
+            role.health.arrived("kafka")
 
 
 @contextmanager

@@ -164,7 +164,8 @@ class DeadLetters:
         if len(self):
             raise BrokerError(
                 f"{len(self)} dead letters to {self._topic} weren't acknowledged within "
-                f"{timeout:g} s; the position stays where it was, restart when Kafka is back"
+                f"{timeout:g} s; the position stays where it was",
+                passing=True,
             )
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from bandstand.kafka import (
     poll_batch,
 )
 from bandstand.logs import get_logger
-from bandstand.role import Role, running
+from bandstand.role import Role, persist, running
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire, wire_from
 from bandstand.settings import Settings
@@ -93,12 +93,15 @@ def run(settings: Settings) -> None:
     """
     with running("learn", settings) as role:
         topics.require(settings)
-        while not role.stop.is_set():
-            try:
-                Learner(role).run()
-            except FencedError as error:
-                _FENCES.inc()
-                _log.warning("fenced, starting over", problem=str(error))
+        persist(role, lambda: _learn(role))
+
+
+def _learn(role: Role) -> None:
+    try:
+        Learner(role).run()
+    except FencedError:
+        _FENCES.inc()
+        raise
 
 
 class Learner:

@@ -34,7 +34,7 @@ from bandstand.kafka import (
     producer_config,
 )
 from bandstand.logs import get_logger
-from bandstand.role import Role, running
+from bandstand.role import Role, persist, running
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import wire_from
 from bandstand.settings import Settings
@@ -77,7 +77,7 @@ def run(settings: Settings) -> None:
     """
     with running("publish", settings) as role:
         topics.require(settings)
-        Publisher(role).run()
+        persist(role, lambda: Publisher(role).run())
 
 
 class Publisher:
@@ -237,7 +237,9 @@ class Publisher:
         waiting = self._producer.flush(_WRITE_S)
         if self._failed is not None or waiting:
             why = self._failed.str() if self._failed else f"no answer within {_WRITE_S:g} s"
-            raise BrokerError(f"publishing to {self._names.snapshots}: {why}")
+            raise BrokerError(
+                f"publishing to {self._names.snapshots}: {why}", passing=self._failed is None
+            )
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         del message

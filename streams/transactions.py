@@ -106,7 +106,8 @@ class Transactions:
         except KafkaException as error:
             if error.args[0].code() in _FENCED:
                 raise FencedError(
-                    f"{doing}: {error.args[0].str()}; somebody else has taken this partition over"
+                    f"{doing}: {error.args[0].str()}; somebody else has taken this partition over",
+                    passing=True,
                 ) from error
             with broker_errors(doing):
                 raise

@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 import requests
 
+from bandstand.errors import BrokerError
+from bandstand.role import Role, persist
+from bandstand.settings import Settings
+
 ROLE = """
 from bandstand.role import running
 from bandstand.settings import Settings
@@ -99,3 +103,19 @@ def test_a_supervised_role_ends_with_its_parent(started: list[subprocess.Popen[s
     process.stdin = None
     assert _event(process, "role stops")["signal"] == "SIGTERM"
     assert process.wait(10) == 0
+
+
+def test_a_role_begins_anew_when_kafka_was_away_and_ends_when_it_refuses() -> None:
+    """What passes is waited for, without being ready; what doesn't is an error."""
+    role = Role("thing", Settings())
+    role.health.started()
+    answers = [BrokerError("away", passing=True), BrokerError("no right to read")]
+    seen: list[bool] = []
+
+    def work() -> None:
+        seen.append(role.health.ready)
+        raise answers[len(seen) - 1]
+
+    with pytest.raises(BrokerError, match="no right"):
+        persist(role, work)
+    assert seen == [True, True]
