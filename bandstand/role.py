@@ -72,8 +72,8 @@ def running(
     role = Role(name, settings)
     web = WebServer(settings.web, role.health, actions)
     web.start()
-    _log.info("role starts", role=name, pid=os.getpid(), web=web.url)
     with _signals(role):
+        _log.info("role starts", role=name, pid=os.getpid(), web=web.url)
         try:
             yield role
         finally:
