@@ -99,7 +99,7 @@ def table(
     partition
         Where the records come from.
     records
-        In the order of their offsets; less than 2 GiB in all.
+        At least one, in the order of their offsets; less than 2 GiB in all.
     wire
         What reads the values' headers.
 
@@ -121,7 +121,7 @@ def table(
     found, errors = _events(names, values, wire)
     columns = _record_columns(partition, records)
     columns["_schema"] = _schema_column(found, len(records))
-    columns["_error"] = pa.array([errors.get(row) for row in range(len(records))], pa.string())
+    columns["_error"] = _error_column(errors, len(records))
     schema = file_schema(names)
     for field in schema:
         if field.name not in columns:
@@ -180,18 +180,24 @@ def _readable(events: _Events, errors: dict[int, EventError]) -> _Events:
 
 
 def _record_columns(partition: int, records: Sequence[Record]) -> dict[str, pa.Array]:
-    headers = [
-        [{"key": key, "value": value} for key, value in record.headers] or None
-        for record in records
-    ]
+    offsets, timestamps, keys, values, headers = zip(*records, strict=True)
     return {
-        "_offset": pa.array([record.offset for record in records], pa.int64()),
+        "_offset": pa.array(offsets, pa.int64()),
         "_partition": pa.array(np.full(len(records), partition, dtype=np.int32)),
-        "_timestamp": pa.array([record.timestamp for record in records], pa.timestamp("ms")),
-        "_key": pa.array([record.key for record in records], pa.binary()),
-        "_headers": pa.array(headers, _HEADERS),
-        "_value": pa.array([record.value for record in records], pa.binary()),
+        "_timestamp": pa.array(timestamps, pa.int64()).view(pa.timestamp("ms")),
+        "_key": pa.array(keys, pa.binary()),
+        "_headers": _header_column(headers),
+        "_value": pa.array(values, pa.binary()),
     }
+
+
+def _header_column(headers: Sequence[Sequence[tuple[str, bytes]]]) -> pa.Array:
+    if not any(headers):
+        return pa.nulls(len(headers), _HEADERS)
+    rows = [
+        [{"key": key, "value": value} for key, value in row] if row else None for row in headers
+    ]
+    return pa.array(rows, _HEADERS)
 
 
 def _schema_column(found: list[_Events], length: int) -> pa.Array:
@@ -200,6 +206,12 @@ def _schema_column(found: list[_Events], length: int) -> pa.Array:
         index[events.rows] = number
     names = pa.array([events.name for events in found], pa.string())
     return names.take(pa.array(index, mask=index < 0))
+
+
+def _error_column(errors: dict[int, str], length: int) -> pa.Array:
+    if not errors:
+        return pa.nulls(length, pa.string())
+    return pa.array([errors.get(row) for row in range(length)], pa.string())
 
 
 def _spread(field: pa.Field, found: list[_Events], length: int) -> pa.Array:

@@ -33,7 +33,7 @@ _READ_S = 0.1
 _UPLOAD_THREADS = 4
 _PATIENCE_S = 1.0
 """How long uploads may take before reading is held and polling goes on."""
-_FINISH_S = 3.0
+_FINISH_S = 2.5
 """How long the last files may take when the role ends."""
 _STORE_CHECK_S = 0.5
 _LAG_S = 1.0
@@ -62,7 +62,8 @@ def run(settings: Settings) -> None:
             lambda upload: _file(upload, topics, wire), store, role.health, _UPLOAD_THREADS
         )
         archive = _Archive(role, settings.archive, uploads)
-        with closing(Source(settings, topics, archive.assigned, archive.revoked)) as source:
+        source = Source(settings, topics, archive.assigned, archive.revoked, role.stop)
+        with closing(source):
             archive.run(source)
 
 

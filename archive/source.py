@@ -7,8 +7,11 @@ the group keeps its member.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from concurrent.futures import Future, wait
+from typing import NamedTuple, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -28,9 +31,16 @@ from bandstand.streams.records import record_of
 
 __all__ = ["Mark", "Place", "Source"]
 
+T = TypeVar("T")
+
 _log = get_logger(__name__)
 _LOOKUP_S = 10.0
 _BATCH_RECORDS = 2_000
+_STEP_S = 0.1
+_ANSWER_S = 30.0
+"""How long a broker that hangs may hold us up."""
+_LAST_ANSWER_S = 1.0
+"""The same, when the role is to stop."""
 
 Place = tuple[str, int]
 """A topic and a partition of it."""
@@ -58,6 +68,8 @@ class Source:
         Called, inside `read`, with the partitions that are ours from now on.
     revoked
         Called, inside `read`, with the partitions that no longer are.
+    stop
+        Set when the role is to stop: from then on a broker that hangs isn't waited for.
 
     Raises
     ------
@@ -71,10 +83,12 @@ class Source:
         topics: Iterable[str],
         assigned: Callable[[Mapping[Place, Mark]], None],
         revoked: Callable[[list[Place]], None],
+        stop: threading.Event,
     ) -> None:
         self._group = settings.archive.group
         self._tell_assigned = assigned
         self._tell_revoked = revoked
+        self._stop = stop
         self._owned: set[Place] = set()
         self._fresh: set[Place] = set()
         """Assigned within the last `read`, not read yet."""
@@ -143,7 +157,12 @@ class Source:
             assert mark.offset is not None, "nothing to remember"
             offsets.append(TopicPartition(*place, mark.offset, metadata=mark.name))
         try:
-            answers = self._consumer.commit(offsets=offsets, asynchronous=False)
+            answers = self._answer(
+                lambda: self._consumer.commit(offsets=offsets, asynchronous=False)
+            )
+        except TimeoutError:
+            _log.warning("commit not answered, trying on")
+            return False
         except KafkaException as error:
             _log.warning("commit failed, trying on", error=str(error.args[0]))
             return False
@@ -158,8 +177,25 @@ class Source:
         return end if end >= 0 else None
 
     def close(self) -> None:
-        """Leave the group."""
-        self._consumer.close()
+        """Leave the group; if the broker doesn't answer it will notice by itself."""
+        try:
+            self._answer(self._consumer.close)
+        except TimeoutError:
+            _log.warning("leaving the group isn't answered")
+
+    def _answer(self, call: Callable[[], T]) -> T:
+        """Make a call, but wait for its end no longer than we may; raises `TimeoutError`.
+
+        A commit that comes later all the same is harmless: where it goes back behind a newer one,
+        the next owner finds the files that are there already.
+        """
+        result = _begin(call)
+        bound = time.monotonic() + _ANSWER_S
+        while not result.done() and time.monotonic() < bound:
+            wait([result], _STEP_S)
+            if self._stop.is_set():
+                bound = min(bound, time.monotonic() + _LAST_ANSWER_S)
+        return result.result(0)
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         with broker_errors("looking up where the archive stands"):
@@ -204,3 +240,17 @@ class Source:
         if error.fatal() or not passing:
             raise BrokerError(f"reading {where}: {error}")
         _log.warning("read failed, trying on", topic=message.topic(), error=error.str())
+
+
+def _begin(call: Callable[[], T]) -> Future[T]:
+    """Make a call beside this thread, one that may never end."""
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="broker", daemon=True).start()
+    return result

@@ -1,7 +1,7 @@
 """Files on their way to the store, beside the loop that must go on polling.
 
-A file is tried until it is stored; while the store is down its thread waits, longer each time, and
-says so. The threads are daemons: a role that must end doesn't wait for a store that is down. What
+A file is tried until it is stored; while the store is down (or the schema registry, where a schema
+is new) its thread waits, longer each time, and says so. The threads are daemons: a role that must end doesn't wait for a store that is down. What
 they then leave behind is in the log still, and in the store at most as a whole file.
 """
 
@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from bandstand.archive import metrics
 from bandstand.archive.objects import Cut
 from bandstand.archive.writer import File, Objects, Written, store
-from bandstand.errors import StorageError
+from bandstand.errors import BrokerError, StorageError
 from bandstand.logs import get_logger
 from bandstand.web import Health
 
@@ -81,12 +81,13 @@ class Uploads:
 
     def _store(self, upload: Upload) -> Written:
         begin = time.monotonic()
-        file = self._build(upload)
+        file: File | None = None
         pause = _FIRST_PAUSE_S
         while True:
             try:
+                file = file or self._build(upload)
                 written = store(file, self._objects)
-            except StorageError as error:
+            except (StorageError, BrokerError) as error:
                 self._down(upload, error)
                 if upload.cancelled.wait(pause * random.uniform(0.5, 1)):
                     raise
@@ -96,7 +97,7 @@ class Uploads:
                 _count(file, written, time.monotonic() - begin)
                 return written
 
-    def _down(self, upload: Upload, error: StorageError) -> None:
+    def _down(self, upload: Upload, error: StorageError | BrokerError) -> None:
         metrics.STORAGE_DOWN.set(1)
         self._health.wait_for("storage", str(error))
         _log.warning("storage is down, archive waits", object=upload.name, error=str(error))

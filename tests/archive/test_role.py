@@ -140,7 +140,7 @@ def test_a_kill_loses_nothing_and_doubles_nothing(
     for partition in (0, 1):
         log.write(partition, *some_decisions(1_030))
     with RunningArchive(settings, tmp_path, DIES_BEFORE_THE_SECOND_COMMIT) as first:
-        assert first.process.wait(20) == -9, first.log
+        assert first.process.wait(BOUND_S) == -9, first.log
     left = file_count(settings, log)
     assert left in (1, 2)
     with RunningArchive(settings, tmp_path) as second:
@@ -231,6 +231,25 @@ def test_partitions_move_between_workers_without_a_seam(
     assert "partitions revoked" in first.log
 
 
+def test_a_broker_that_hangs_does_not_hold_up_the_end(
+    bandstand_kafka: Kafka, bandstand_s3: SeaweedFS, bandstand_prefix: str, tmp_path: Path
+) -> None:
+    """What couldn't be committed stays in the log, for the next run."""
+    settings = given_settings(bandstand_kafka, bandstand_s3, bandstand_prefix)
+    topics.create(settings)
+    log = decisions_log(settings)
+    log.write(0, *some_decisions(10))
+    with RunningArchive(settings, tmp_path) as archive:
+        eventually(lambda: buffered(archive) > 0)
+        bandstand_kafka.pause()
+        try:
+            assert archive.stop() < 5
+        finally:
+            bandstand_kafka.resume()
+    assert "the next run reads them" in archive.log
+    assert file_count(settings, log) == 0
+
+
 def test_records_gone_before_they_were_archived_stop_the_role(
     bandstand_kafka: Kafka, bandstand_s3: SeaweedFS, bandstand_prefix: str, tmp_path: Path
 ) -> None:
@@ -248,7 +267,7 @@ def test_records_gone_before_they_were_archived_stop_the_role(
     for deleted in client.delete_records([TopicPartition(log.topic, 0, 15)]).values():
         deleted.result(BOUND_S)
     with RunningArchive(settings, tmp_path) as archive:
-        assert archive.process.wait(20) == 1
+        assert archive.process.wait(BOUND_S) == 1
     assert re.search("LogGapError: archive of .*records are gone.*reset-offsets", archive.log)
 
 
@@ -257,15 +276,16 @@ def test_a_missing_topic_or_bucket_ends_the_start(
 ) -> None:
     """What waiting would not mend is said at once."""
     settings = given_settings(bandstand_kafka, bandstand_s3, bandstand_prefix)
-    with RunningArchive(settings, tmp_path) as archive:
-        assert archive.process.wait(20) == 1
-    assert "run 'bandstand topics create'" in archive.log
-    elsewhere = settings.model_copy(
-        update={"s3": settings.s3.model_copy(update={"bucket": "elsewhere"})}
-    )
-    with RunningArchive(elsewhere, tmp_path) as archive:
-        assert archive.process.wait(20) == 1
-    assert "create the bucket" in archive.log
+    bucket = settings.s3.model_copy(update={"bucket": "elsewhere"})
+    elsewhere = settings.model_copy(update={"s3": bucket})
+    with (
+        RunningArchive(settings, tmp_path) as no_topic,
+        RunningArchive(elsewhere, tmp_path) as no_bucket,
+    ):
+        assert no_topic.process.wait(BOUND_S) == 1
+        assert no_bucket.process.wait(BOUND_S) == 1
+    assert "run 'bandstand topics create'" in no_topic.log
+    assert "create the bucket" in no_bucket.log
 
 
 def test_reading_what_was_never_archived_says_so(
