@@ -1,8 +1,9 @@
 """Files on their way to the store, beside the loop that must go on polling.
 
 A file is tried until it is stored; while the store is down (or the schema registry, where a schema
-is new) its thread waits, longer each time, and says so. The threads are daemons: a role that must end doesn't wait for a store that is down. What
-they then leave behind is in the log still, and in the store at most as a whole file.
+is new) its thread waits, longer each time, and says so. The threads are daemons: a role that must
+end doesn't wait for a store that is down. What they then leave behind is in the log still, and in
+the store at most as a whole file.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class _Worker:
             self._group.update(offset=written.next_offset, name="")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(logs(), st.data())
 def test_the_files_are_the_log_whatever_happens(log: list[Record], data: st.DataObject) -> None:
     """Workers poll, age, crash at every step, and go on as zombies; each record is there once."""

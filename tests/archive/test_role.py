@@ -165,7 +165,7 @@ def test_a_store_that_is_down_is_waited_for(
 ) -> None:
     """It says so, keeps its place in the group, still ends in time, and loses nothing."""
     with SeaweedFS(tmp_path / "store") as s3:
-        limits = {"max_rows": 100, "max_age": "100ms", "request_timeout": "1s"}
+        limits = {"max_rows": 100, "max_age": "100ms", "request_timeout": "500ms"}
         settings = given_settings(bandstand_kafka, s3, bandstand_prefix, limits)
         topics.create(settings)
         log = decisions_log(settings)
