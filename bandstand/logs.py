@@ -7,6 +7,7 @@ its own set-up, of `logging` as well as of structlog: only roles call `configure
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ from bandstand.settings import LogSettings
 __all__ = ["Logger", "configure_logs", "get_logger"]
 
 Logger = structlog.stdlib.BoundLogger
+
+_CLIENT_LIBRARIES = ("librdkafka", "aiokafka")
+_SAME_AGAIN_S = 30.0
 
 _SHARED: tuple[structlog.typing.Processor, ...] = (
     structlog.contextvars.merge_contextvars,
@@ -57,6 +61,33 @@ def get_logger(name: str) -> Logger:
     return logger
 
 
+class _Repeats(logging.Filter):
+    """Lets a client library say the same thing once in a while, and how often it did.
+
+    Kafka's clients log each try to reach a broker that is away: hundreds a second.
+    """
+
+    def __init__(self, loggers: tuple[str, ...], every: float) -> None:
+        super().__init__()
+        self._loggers = loggers
+        self._every = every
+        self._said: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(self._loggers):
+            return True
+        message = record.getMessage()
+        alike = re.sub(r"\d+", "#", message)
+        since, more = self._said.get(alike, (-self._every, 0))
+        if record.created - since < self._every:
+            self._said[alike] = (since, more + 1)
+            return False
+        self._said[alike] = (record.created, 0)
+        if more:
+            record.msg, record.args = f"{message} ({more} more like it)", ()
+        return True
+
+
 def configure_logs(settings: LogSettings) -> None:
     """Send all logs, also those of libraries, to standard error in one form.
 
@@ -78,6 +109,7 @@ def configure_logs(settings: LogSettings) -> None:
             ],
         )
     )
+    handler.addFilter(_Repeats(_CLIENT_LIBRARIES, _SAME_AGAIN_S))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())

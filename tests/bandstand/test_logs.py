@@ -71,3 +71,14 @@ def test_a_library_keeps_its_users_set_up(
     assert caplog.messages == ["moved partition=3"]
     assert capsys.readouterr().out == ""
     assert structlog.is_configured() == before
+
+
+def test_a_client_library_says_the_same_thing_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A broker that is away costs a line now and then, whatever the numbers in it; ours all come."""
+    configure_logs(LogSettings(format="json"))
+    for attempt in range(100):
+        logging.getLogger("librdkafka").error("broker 1 is away (after %s ms)", attempt)
+        get_logger("bandstand.thing").error("ours")
+    events = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert events.count("ours") == 100
+    assert [event for event in events if event != "ours"] == ["broker 1 is away (after 0 ms)"]
