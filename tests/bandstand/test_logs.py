@@ -74,7 +74,7 @@ def test_a_library_keeps_its_users_set_up(
 
 
 def test_a_client_library_says_the_same_thing_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """A broker that is away costs a line now and then, whatever the numbers in it; ours all come."""
+    """A broker that is away costs a line now and then, whatever the numbers in it."""
     configure_logs(LogSettings(format="json"))
     for attempt in range(100):
         logging.getLogger("librdkafka").error("broker 1 is away (after %s ms)", attempt)
