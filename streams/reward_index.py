@@ -130,7 +130,10 @@ class RewardIndex:
 
     def remember(self, decision_id: bytes, decision: Passed) -> None:
         """Keep a passed decision for the rewards that come too late for it."""
-        earlier = self._passed.get(decision_id) or ()
+        earlier = self._passed.get(decision_id)
+        if earlier is None:
+            self._passed[decision_id] = (decision,)
+            return
         reachable = (other for other in earlier if other.due + self._lateness_ms > decision.due)
         self._passed[decision_id] = (*reachable, decision)
 
