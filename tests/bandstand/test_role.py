@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +73,13 @@ def _event(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
     raise AssertionError(f"{name!r} wasn't logged")
 
 
+def _wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + 10
+    while requests.get(url + "/readyz", timeout=5).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_role_cleanly(
     number: signal.Signals, started: list[subprocess.Popen[str]]
@@ -79,7 +87,7 @@ def test_a_signal_ends_a_role_cleanly(
     """A role answers while it runs; told to stop, it leaves its loop and exits with 0."""
     process = _start(ROLE, started)
     url = _event(process, "role starts")["web"]
-    assert requests.get(url + "/readyz", timeout=5).status_code == 200
+    _wait_until_ready(url)
     process.send_signal(number)
     assert _event(process, "role stops")["signal"] == number.name
     assert _event(process, "role ends")["role"] == "thing"
