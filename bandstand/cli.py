@@ -46,6 +46,8 @@ app.add_typer(dev_app, name="dev")
 app.add_typer(topics_app, name="topics")
 app.add_typer(snapshot_app, name="snapshot")
 
+_OF_THE_DEMO = ("duckdb", "matplotlib", "plotext", "sklearn")
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Supervised = Annotated[
     bool, typer.Option("--supervised", hidden=True, help="End when standard input is closed.")
@@ -274,8 +276,14 @@ def demo(
     digits_seconds: Annotated[float, typer.Option(help="Time limit of the digits.")] = 50.0,
 ) -> None:
     """Run the main job on real input and real local servers; leaves nothing running."""
-    from bandstand.demo.run import run
-
+    try:
+        from bandstand.demo.run import run
+    except ModuleNotFoundError as error:
+        if error.name in _OF_THE_DEMO:
+            raise BandstandError(
+                f"the demo needs the package {error.name}: pip install 'bandstand[demo]'"
+            ) from None
+        raise
     run(folder, digits_seconds)
 
 

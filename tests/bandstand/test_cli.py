@@ -200,3 +200,13 @@ def test_a_broker_that_is_away_is_one_line(call: Call, monkeypatch: pytest.Monke
     assert (code, out) == (1, "")
     assert "is Kafka up where kafka.bootstrap_servers says?" in err
     assert len(err.splitlines()) == 1
+
+
+def test_the_demo_says_what_it_needs(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra it is one line with the remedy, not a traceback."""
+    for name in [name for name in sys.modules if name.startswith("bandstand.demo")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    result = call("demo")
+    assert result.code == 1
+    assert result.err == "error: the demo needs the package duckdb: pip install 'bandstand[demo]'\n"
