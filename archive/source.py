@@ -22,10 +22,11 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from bandstand.durations import milliseconds
 from bandstand.errors import BrokerError, LogGapError
 from bandstand.kafka import broker_errors, consumer_config, partition_count
 from bandstand.logs import get_logger
-from bandstand.settings import Settings, milliseconds
+from bandstand.settings import Settings
 from bandstand.streams.join_types import Record
 from bandstand.streams.records import record_of
 

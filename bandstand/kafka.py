@@ -25,10 +25,10 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from bandstand.durations import milliseconds
 from bandstand.errors import BandstandError, BrokerError, TopicError
 from bandstand.logs import get_logger
-from bandstand.partitioner import murmur2, partition_for
-from bandstand.settings import Settings, milliseconds
+from bandstand.settings import Settings
 
 __all__ = [
     "LIBRARY_LOGGER",
@@ -40,9 +40,7 @@ __all__ = [
     "is_record",
     "leave",
     "membership",
-    "murmur2",
     "partition_count",
-    "partition_for",
     "poll_batch",
     "producer_config",
 ]

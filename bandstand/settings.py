@@ -45,15 +45,12 @@ from bandstand.durations import (
     Duration,
     PositiveDuration,
     format_duration,
-    milliseconds,
-    parse_duration,
 )
 from bandstand.errors import SettingsError
 from bandstand.librdkafka import CONNECTION_PROPERTIES
 
 __all__ = [
     "ArchiveSettings",
-    "Duration",
     "JoinSettings",
     "KafkaSettings",
     "LaneSettings",
@@ -66,10 +63,7 @@ __all__ = [
     "Settings",
     "TopicSettings",
     "WebSettings",
-    "format_duration",
     "load_settings",
-    "milliseconds",
-    "parse_duration",
 ]
 
 _ENV_PREFIX = "BANDSTAND_"

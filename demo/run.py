@@ -29,13 +29,13 @@ from bandstand.demo.figures import (
     lane_figures,
 )
 from bandstand.demo.stage import Stage, await_that, open_stage
+from bandstand.durations import milliseconds
 from bandstand.errors import BandstandError
 from bandstand.kafka import TopicReader
 from bandstand.output import stderr
 from bandstand.schemas.spec import Spec, load_spec
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire, wire_from
-from bandstand.settings import milliseconds
 
 __all__ = ["run"]
 

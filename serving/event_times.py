@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from bandstand.settings import LaneSettings, Settings, format_duration, milliseconds
+from bandstand.durations import format_duration, milliseconds
+from bandstand.settings import LaneSettings, Settings
 
 __all__ = ["FutureLimits"]
 

@@ -18,12 +18,13 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from bandstand.durations import milliseconds
 from bandstand.errors import BrokerError
 from bandstand.kafka import broker_errors, producer_config
 from bandstand.logs import get_logger
 from bandstand.schemas.wire import Wire
 from bandstand.serving.metrics import DROPPED, LOST
-from bandstand.settings import Settings, milliseconds
+from bandstand.settings import Settings
 
 __all__ = ["OnLost", "Sender", "header_of"]
 

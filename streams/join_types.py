@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from bandstand.durations import milliseconds
 from bandstand.errors import EventError, StateError
 from bandstand.schemas.wire import Wire
-from bandstand.settings import LaneSettings, milliseconds
+from bandstand.settings import LaneSettings
 
 __all__ = [
     "PROGRESS_HEADER",

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from bandstand.durations import milliseconds
 from bandstand.errors import BrokerError, LogGapError, StateError
 from bandstand.logs import get_logger
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import wire_from
-from bandstand.settings import Settings, milliseconds
+from bandstand.settings import Settings
 from bandstand.streams.dead_letters import DeadLetters, Origin
 from bandstand.streams.join_core import JoinCore
 from bandstand.streams.join_metrics import DECISIONS, OUTCOMES, REBALANCES, REWARDS

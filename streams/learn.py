@@ -22,10 +22,10 @@ from bandstand.kafka import (
     leave,
     membership,
     partition_count,
-    partition_for,
     poll_batch,
 )
 from bandstand.logs import get_logger
+from bandstand.partitioner import partition_for
 from bandstand.role import Role, persist, running
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire, wire_from

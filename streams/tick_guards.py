@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from bandstand.durations import format_duration, milliseconds
 from bandstand.errors import SettingsError
-from bandstand.settings import JoinSettings, format_duration, milliseconds
+from bandstand.settings import JoinSettings
 
 __all__ = ["GuardRules", "LogClock", "Reading", "Verdict"]
 

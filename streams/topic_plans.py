@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from bandstand.durations import format_duration, milliseconds
 from bandstand.errors import SettingsError
 from bandstand.schemas.topics import TopicNames
-from bandstand.settings import LaneSettings, Settings, format_duration, milliseconds
+from bandstand.settings import LaneSettings, Settings
 
 __all__ = ["FRAME_BYTES", "TABLE_RECORD_BYTES", "Rule", "TopicPlan", "plan"]
 

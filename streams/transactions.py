@@ -11,9 +11,10 @@ from datetime import timedelta
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from bandstand.durations import milliseconds
 from bandstand.errors import BrokerError
 from bandstand.kafka import broker_errors, producer_config
-from bandstand.settings import Settings, milliseconds
+from bandstand.settings import Settings
 
 __all__ = ["FencedError", "Transactions"]
 

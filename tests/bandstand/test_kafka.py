@@ -18,12 +18,11 @@ from bandstand.kafka import (
     broker_errors,
     consumer_config,
     end_offsets,
-    murmur2,
     partition_count,
-    partition_for,
     producer_config,
 )
 from bandstand.local import Kafka
+from bandstand.partitioner import murmur2, partition_for
 from bandstand.settings import KafkaSettings, Settings
 
 PARTITIONS = 7

@@ -9,15 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandstand.durations import format_duration, milliseconds, parse_duration
 from bandstand.errors import SettingsError
-from bandstand.settings import (
-    KafkaSettings,
-    Settings,
-    format_duration,
-    load_settings,
-    milliseconds,
-    parse_duration,
-)
+from bandstand.settings import KafkaSettings, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

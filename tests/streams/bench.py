@@ -15,7 +15,8 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from bandstand.kafka import TopicReader, partition_for, producer_config
+from bandstand.kafka import TopicReader, producer_config
+from bandstand.partitioner import partition_for
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings, load_settings

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bandstand.errors import StateError
-from bandstand.kafka import partition_for
 from bandstand.learners.policies import policy_from_snapshot
 from bandstand.local import Kafka
+from bandstand.partitioner import partition_for
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
