@@ -21,7 +21,7 @@ demo: $(READY)  ## Run the main job on real local servers (about two minutes aft
 	$(BIN)/bandstand demo
 
 test: $(READY)  ## Run all tests, on real local servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(READY)  ## Check format, lint and types
 	$(BIN)/ruff format --check .

@@ -20,8 +20,9 @@ from confluent_kafka.admin import (
     TopicMetadata,
 )
 
-from bandstand.errors import TopicError
+from bandstand.errors import BrokerError, TopicError
 from bandstand.kafka import admin, broker_errors, end_offsets
+from bandstand.logs import get_logger
 from bandstand.settings import Settings
 from bandstand.streams.topic_plans import FRAME_BYTES, TABLE_RECORD_BYTES, Rule, TopicPlan, plan
 
@@ -37,7 +38,9 @@ __all__ = [
     "require",
 ]
 
+_log = get_logger(__name__)
 _TIMEOUT_S = 15.0
+_PATIENCE_S = 45.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,18 @@ def create(settings: Settings) -> list[str]:
         If Kafka refuses or can't be reached.
     """
     plans = plan(settings)
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return _create_missing(settings, plans)
+        except BrokerError as error:
+            # A client that once heard that there is no controller doesn't ask again: take another.
+            if not error.passing or time.monotonic() > deadline:
+                raise
+            _log.warning("topics could not be created, trying again", problem=str(error))
+
+
+def _create_missing(settings: Settings, plans: Sequence[TopicPlan]) -> list[str]:
     client = admin(settings)
     with broker_errors("listing topics"):
         known = client.list_topics(timeout=_TIMEOUT_S).topics
@@ -157,7 +172,9 @@ def _create(client: AdminClient, plans: Sequence[TopicPlan]) -> Iterator[str]:
         for p in plans
     ]
     with broker_errors("creating topics"):
-        answers = client.create_topics(new, operation_timeout=_TIMEOUT_S)
+        answers = client.create_topics(
+            new, operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S
+        )
     for name, answer in answers.items():
         if _was_created(name, answer):
             yield name
