@@ -209,6 +209,7 @@ def archive(supervised: Supervised = False) -> None:
 @app.command("run")
 def run_all(
     roles: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(ROLES)}.")] = None,
+    supervised: Supervised = False,
 ) -> None:
     """Run roles (default: all) as child processes; when one ends, all end."""
     from bandstand.logs import configure_logs
@@ -217,6 +218,8 @@ def run_all(
     unknown = [role for role in chosen if role not in ROLES]
     if unknown:
         raise typer.BadParameter(f"unknown role {unknown[0]!r}; allowed: {', '.join(ROLES)}")
+    if supervised:
+        stop_with_parent()
     settings = _globals.settings()
     configure_logs(settings.log)
     environment = dict(os.environ)

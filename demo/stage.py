@@ -165,10 +165,11 @@ def _toml(document: dict[str, object], prefix: str = "") -> str:
 
 @contextmanager
 def _roles(log_path: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run all roles; they end with this process, whose end of their standard input closes then."""
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bandstand", "--config", str(config), "run"],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "bandstand", "--config", str(config), "run", "--supervised"],
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -179,3 +180,5 @@ def _roles(log_path: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]:
             if process.poll() is None:
                 process.terminate()
                 process.wait(_STOP_S)
+            if process.stdin is not None:
+                process.stdin.close()
