@@ -12,10 +12,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from io import BytesIO
 from typing import Final
 
-import fastavro
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -26,6 +24,7 @@ from bandstand.errors import EventError
 from bandstand.schemas.codec import decode, encode
 from bandstand.schemas.definitions import current, schema_json
 from bandstand.schemas.maps import repeat_a_key
+from bandstand.schemas.primitives import write_long
 from bandstand.schemas.wire import Wire
 
 __all__ = ["Bad", "Batch", "arrow_schema", "columns", "encode_columns"]
@@ -45,13 +44,7 @@ process, so that no record can hold it on purpose.
 """
 
 
-def _long(number: int) -> bytes:
-    buffer = BytesIO()
-    fastavro.schemaless_writer(buffer, "long", number)
-    return buffer.getvalue()
-
-
-END_BYTES: Final = _long(END)
+END_BYTES: Final = write_long(END)
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,20 @@ from typing import Final
 
 import numpy as np
 
+from bandstand.schemas.primitives import (
+    END,
+    NULL,
+    write_double,
+    write_long,
+    write_text,
+    write_texts,
+)
 from bandstand.serving.choosing import Drawn
 
 __all__ = ["DecisionEncoder", "Layouts"]
 
-_DOUBLE: Final = struct.Struct("<d").pack
-_NULL: Final = b"\x00"
-_END: Final = b"\x00"
 _SECOND: Final = b"\x02"
 _NO_ATTRIBUTES: Final = b"\x00\x00"
-_SHORT: Final = [bytes((length << 1,)) for length in range(64)]
-"""Lengths that take one byte."""
 _MOST_LAYOUTS: Final = 256
 
 
@@ -62,7 +65,7 @@ class Layouts:
     def attributes(self, values: Mapping[str, float]) -> bytes:
         """Write a map of numbers."""
         if not values:
-            return _END
+            return END
         names = tuple(values)
         layout = self._attributes.get(names)
         if layout is None:
@@ -87,14 +90,14 @@ def _keep(
 
 
 def _attributes_layout(names: tuple[str, ...]) -> _Layout:
-    heads = [_text(name) for name in names]
-    return _Layout([_long(len(names)) + heads[0], *heads[1:]], _END)
+    heads = [write_text(name) for name in names]
+    return _Layout([write_long(len(names)) + heads[0], *heads[1:]], END)
 
 
 def _actions_layout(names: tuple[str, ...]) -> _Layout:
-    heads = [_text(name) + _SECOND for name in names]
-    first = _long(len(names)) + heads[0]
-    return _Layout([first, *(_NO_ATTRIBUTES + head for head in heads[1:])], _NO_ATTRIBUTES + _END)
+    heads = [write_text(name) + _SECOND for name in names]
+    first = write_long(len(names)) + heads[0]
+    return _Layout([first, *(_NO_ATTRIBUTES + head for head in heads[1:])], _NO_ATTRIBUTES + END)
 
 
 class DecisionEncoder:
@@ -117,9 +120,9 @@ class DecisionEncoder:
     def __init__(
         self, bandit: str, version: str, policy: str, features_hash: str, layouts: Layouts
     ) -> None:
-        self._bandit = _text(bandit)
-        self._origin = _text(version) + _text(policy)
-        self._features_hash = _text(features_hash)
+        self._bandit = write_text(bandit)
+        self._origin = write_text(version) + write_text(policy)
+        self._features_hash = write_text(features_hash)
         self._layouts = layouts
 
     def encode(
@@ -144,61 +147,32 @@ class DecisionEncoder:
         return b"".join(
             (
                 self._bandit,
-                _text(decision_id),
-                _text(subject),
-                _long(ts),
+                write_text(decision_id),
+                write_text(subject),
+                write_long(ts),
                 self._origin,
-                _text(drawn.action),
-                _DOUBLE(drawn.propensity),
+                write_text(drawn.action),
+                write_double(drawn.propensity),
                 _optional(drawn.score),
                 self._features_hash,
                 _floats(drawn.features),
                 self._layouts.attributes(numeric),
-                _texts(categorical),
+                write_texts(categorical),
                 self._layouts.actions(drawn.eligible, drawn.probabilities),
                 _SECOND,
-                _long(drawn.seed),
-                _text(fallback),
+                write_long(drawn.seed),
+                write_text(fallback),
                 _optional(drawn.optimality_gap),
-                _END,  # no metadata
+                END,  # no metadata
             )
         )
 
 
-def _long(value: int) -> bytes:
-    """Write a whole number: zigzag, seven bits a byte, the lowest first."""
-    rest = value << 1 ^ value >> 63
-    if rest < 0x80:
-        return bytes((rest,))
-    digits = bytearray()
-    while rest >= 0x80:
-        digits.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    digits.append(rest)
-    return bytes(digits)
-
-
-def _text(value: str) -> bytes:
-    data = value.encode()
-    length = len(data)
-    return (_SHORT[length] if length < len(_SHORT) else _long(length)) + data
-
-
-def _texts(values: Mapping[str, str]) -> bytes:
-    if not values:
-        return _END
-    parts = [_long(len(values))]
-    for name, value in values.items():
-        parts += _text(name), _text(value)
-    parts.append(_END)
-    return b"".join(parts)
-
-
 def _optional(value: float | None) -> bytes:
-    return _NULL if value is None else _SECOND + _DOUBLE(value)
+    return NULL if value is None else _SECOND + write_double(value)
 
 
 def _floats(values: np.ndarray[tuple[int], np.dtype[np.float32]]) -> bytes:
     if not len(values):
-        return _END
-    return _long(len(values)) + values.astype("<f4", copy=False).tobytes() + _END
+        return END
+    return write_long(len(values)) + values.astype("<f4", copy=False).tobytes() + END

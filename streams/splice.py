@@ -7,15 +7,22 @@ and written anew; a decision is never decoded for its outcome.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-__all__ = ["OutcomeReward", "defaulted", "joined", "oversize", "rules_part", "zigzag"]
+from bandstand.schemas.primitives import (
+    END,
+    NULL,
+    write_double,
+    write_long,
+    write_text,
+    write_texts,
+)
+
+__all__ = ["OutcomeReward", "defaulted", "joined", "oversize", "rules_part"]
 
 _JOINED, _DEFAULTED, _OVERSIZE = b"\x00", b"\x02", b"\x04"
-_NULL, _PRESENT, _END_OF_BLOCKS = b"\x00", b"\x02", b"\x00"
-_DOUBLE = struct.Struct("<d")
+_PRESENT = b"\x02"
 
 
 class OutcomeReward(Protocol):
@@ -29,67 +36,38 @@ class OutcomeReward(Protocol):
     metadata: Mapping[str, str]
 
 
-def zigzag(number: int) -> bytes:
-    """Write an Avro long.
-
-    Examples
-    --------
-    >>> zigzag(-65).hex()
-    '8101'
-    """
-    number = number << 1 ^ number >> 63
-    if number < 0x80:
-        return bytes((number,))
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def rules_part(before: int | None, window_ms: int, backward_ms: int, grace_ms: int) -> bytes:
     """Write the fields that all decisions between two ticks share."""
-    known = _NULL if before is None else _PRESENT + zigzag(before)
-    return known + zigzag(window_ms) + zigzag(backward_ms) + zigzag(grace_ms)
+    known = NULL if before is None else _PRESENT + write_long(before)
+    return known + write_long(window_ms) + write_long(backward_ms) + write_long(grace_ms)
 
 
 def defaulted(source_offset: int, rules: bytes, decision: bytes) -> bytes:
     """Write the outcome of a decision without rewards."""
-    return b"".join((_DEFAULTED, zigzag(source_offset), rules, _END_OF_BLOCKS, _PRESENT, decision))
+    return b"".join((_DEFAULTED, write_long(source_offset), rules, END, _PRESENT, decision))
 
 
 def joined(
     source_offset: int, rules: bytes, rewards: Sequence[OutcomeReward], decision: bytes
 ) -> bytes:
     """Write the outcome of a decision with rewards, at least one."""
-    block = zigzag(len(rewards)) + b"".join(map(_reward, rewards)) + _END_OF_BLOCKS
-    return b"".join((_JOINED, zigzag(source_offset), rules, block, _PRESENT, decision))
+    block = write_long(len(rewards)) + b"".join(map(_reward, rewards)) + END
+    return b"".join((_JOINED, write_long(source_offset), rules, block, _PRESENT, decision))
 
 
 def oversize(source_offset: int, rules: bytes) -> bytes:
     """Write the stub of an outcome that is too large for its topic."""
-    return b"".join((_OVERSIZE, zigzag(source_offset), rules, _END_OF_BLOCKS, _NULL))
+    return b"".join((_OVERSIZE, write_long(source_offset), rules, END, NULL))
 
 
 def _reward(reward: OutcomeReward) -> bytes:
     return b"".join(
         (
-            _string(reward.reward_id),
-            _string(reward.name),
-            _DOUBLE.pack(reward.value),
-            zigzag(reward.ts),
-            zigzag(reward.offset),
-            _strings(reward.metadata.items()),
+            write_text(reward.reward_id),
+            write_text(reward.name),
+            write_double(reward.value),
+            write_long(reward.ts),
+            write_long(reward.offset),
+            write_texts(reward.metadata),
         )
     )
-
-
-def _strings(pairs: Iterable[tuple[str, str]]) -> bytes:
-    entries = [_string(key) + _string(value) for key, value in pairs]
-    return zigzag(len(entries)) + b"".join(entries) + (_END_OF_BLOCKS if entries else b"")
-
-
-def _string(text: str) -> bytes:
-    raw = text.encode()
-    return zigzag(len(raw)) + raw
