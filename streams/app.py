@@ -213,7 +213,8 @@ def _add_handlers(app: Any, lanes: Lanes) -> None:
 
     async def stop(_sender: Any, **_: Any) -> None:
         leave_in_time()
-        await asyncio.to_thread(lanes.stop, _FLUSH_S)
+        _or_die(lanes.finish)
+        await asyncio.to_thread(lanes.flush, _FLUSH_S)
 
     async def poll() -> None:
         while not app.should_stop:

@@ -23,6 +23,8 @@ from bandstand.settings import Settings
 __all__ = ["DeadLetters", "Origin", "origin_of"]
 
 _MOST_VALUE_BYTES = 1_900_000
+_MOST_KEY_BYTES = 64_000
+_MOST_DETAIL = 2_000
 _QUEUE_BYTES = 64 * 2**20
 _ROOM_S = 0.1
 _LETTERS = Counter(
@@ -95,6 +97,7 @@ class DeadLetters:
         self._wire = wire
         self._failed: KafkaError | None = None
         self._backlog: deque[tuple[bytes, bytes]] = deque()
+        self._idle_until = time.monotonic()
         config = producer_config(
             settings,
             message_timeout_ms=0,
@@ -122,6 +125,8 @@ class DeadLetters:
             If an earlier letter was refused.
         """
         value = self._wire.dumps("dead_letter", _letter(origin, reason, detail, self._role))
+        if not len(self):
+            self._idle_until = time.monotonic()
         self._backlog.append((origin.letter_key, value))
         self.poll()
         _LETTERS.labels(self._role, origin.topic, reason).inc()
@@ -129,6 +134,11 @@ class DeadLetters:
     def __len__(self) -> int:
         """Tell how many letters aren't acknowledged yet: a role that reads on must mind them."""
         return len(self._backlog) + len(self._producer)
+
+    @property
+    def waiting(self) -> float:
+        """Seconds since all letters were last acknowledged; 0 while they are."""
+        return time.monotonic() - self._idle_until if len(self) else 0.0
 
     def poll(self) -> None:
         """Notice what was acknowledged, and pass on what waited for room in the queue.
@@ -196,7 +206,11 @@ class DeadLetters:
 
 
 def _letter(origin: Origin, reason: str, detail: str, role: str) -> dict[str, object]:
-    value = origin.value
+    key, value = origin.key, origin.value
+    detail = detail[:_MOST_DETAIL]
+    if key is not None and len(key) > _MOST_KEY_BYTES:
+        detail = f"{detail} (key cut from {len(key)} bytes)"
+        key = key[:_MOST_KEY_BYTES]
     if value is not None and len(value) > _MOST_VALUE_BYTES:
         detail = f"{detail} (value cut from {len(value)} bytes)"
         value = value[:_MOST_VALUE_BYTES]
@@ -208,6 +222,6 @@ def _letter(origin: Origin, reason: str, detail: str, role: str) -> dict[str, ob
         "partition": origin.partition,
         "offset": origin.offset,
         "ts": origin.timestamp,
-        "key": origin.key,
+        "key": key,
         "value": value,
     }

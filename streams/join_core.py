@@ -37,6 +37,9 @@ from bandstand.streams.reward_index import Passed, Reward, RewardIndex
 
 __all__ = ["JoinCore"]
 
+_SHOWN = 100
+"""Bytes or characters of a key that a message shows."""
+
 _MAX_WAITING = 20_000
 """Decisions that may be read ahead; more are read only where the next tick is still to come."""
 
@@ -120,9 +123,11 @@ class JoinCore:
     @property
     def oldest_waiting(self) -> int | None:
         """Event time of the first decision in line, milliseconds; None where none waits."""
-        if self._due:
+        try:
             return self._due[0].ts
-        return self._candidates[0].record.timestamp if self._candidates else None
+        except IndexError:  # also where it was taken out meanwhile: others' threads ask
+            first = self._candidates[:1]
+            return first[0].record.timestamp if first else None
 
     @property
     def wants_decisions(self) -> bool:
@@ -152,8 +157,8 @@ class JoinCore:
         """
         fresh = self._fresh(records, self.next_decision, "decisions")
         if fresh:
-            self.next_decision = fresh[-1].offset + 1
             self._read("decisions", fresh, self._take_decisions, self._decision_tick)
+            self.next_decision = fresh[-1].offset + 1
             self._emit()
         return self._flush()
 
@@ -161,8 +166,8 @@ class JoinCore:
         """Read on in the reward log; see `push_decisions`."""
         fresh = self._fresh(records, self.next_reward, "rewards")
         if fresh:
-            self.next_reward = fresh[-1].offset + 1
             self._read("rewards", fresh, self._take_rewards, self._reward_tick)
+            self.next_reward = fresh[-1].offset + 1
             self._emit()
         return self._flush()
 
@@ -333,7 +338,7 @@ class JoinCore:
         else:
             state, body = "defaulted", splice.defaulted(item.offset, item.rules, item.body)
         value = self._outcome_header + body
-        if len(value) > self._max_outcome_bytes:
+        if len(value) + len(item.key) > self._max_outcome_bytes:
             state, value = (
                 "oversize",
                 self._outcome_header + splice.oversize(item.offset, item.rules),
@@ -391,9 +396,8 @@ def _mismatches(records: Sequence[Record], table: pa.RecordBatch) -> dict[int, E
         )
     same = pc.fill_null(pc.equal(keys, ids), False).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(~same).tolist():
-        problems[row] = EventError(
-            "key", f"key {records[row].key!r} differs from decision_id {ids[row].as_py()!r}"
-        )
+        key, decision_id = (records[row].key or b"")[:_SHOWN], ids[row].as_py()[:_SHOWN]
+        problems[row] = EventError("key", f"key {key!r} differs from decision_id {decision_id!r}")
     return problems
 
 

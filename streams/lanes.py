@@ -41,6 +41,8 @@ _log = get_logger(__name__)
 _CLOCK_S = 2.0
 _RETRY_S = 0.5
 _MOST_LETTERS_UNDER_WAY = 1_000
+_LETTERS_WAIT_S = 5.0
+"""How long letters may be under way before reading waits; less than the least `skew`."""
 _LOGS: tuple[Log, Log] = ("decisions", "rewards")
 
 
@@ -105,6 +107,7 @@ class Lanes:
         self._own: dict[tuple[str, int], OwnPartition] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._started = False
         health.wait_for("assignment")
 
     @property
@@ -139,19 +142,26 @@ class Lanes:
         self._ends = LogEnds(settings)
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="opener")
         self._ticker.start()
+        self._started = True
 
-    def stop(self, timeout: float) -> None:
-        """Write where the cursors stand, wait for deliveries, and end.
+    def finish(self) -> None:
+        """Write where the cursors stand, and begin nothing more; by the thread that feeds them."""
+        self._stopping.set()
+        if self._started:
+            self._ticker.stop()
+            self.hand_over()
+            self._opener.shutdown(wait=False, cancel_futures=True)
+
+    def flush(self, timeout: float) -> None:
+        """Wait for deliveries, at the end.
 
         Parameters
         ----------
         timeout
             Seconds to wait for the broker; what isn't delivered then is written by the next owner.
         """
-        self._stopping.set()
-        self._ticker.stop()
-        self.hand_over()
-        self._opener.shutdown(wait=False, cancel_futures=True)
+        if not self._started:
+            return
         left = self._outcomes.flush(timeout / 2)
         if left:
             _log.warning("stopped with records undelivered; the next owner gives them", count=left)
@@ -195,6 +205,8 @@ class Lanes:
         """Give the next offset of each log that should be read on now."""
         if self._outcomes.full or len(self._letters) > _MOST_LETTERS_UNDER_WAY:
             return {}
+        if self._letters.waiting > _LETTERS_WAIT_S:
+            return {}  # else a new owner could begin to read behind the records they are about
         return {
             own.places[log]: own.expects(log) for own in self.own for log in _LOGS if own.wants(log)
         }

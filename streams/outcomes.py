@@ -21,6 +21,8 @@ from bandstand.streams.join_types import Emission
 __all__ = ["GaplessProducer"]
 
 _QUEUE_KBYTES = 65_536
+_LARGEST_REQUEST_BYTES = 2_000_000
+"""More than an outcome topic takes: what is too large is the core's business, not the client's."""
 
 Die = Callable[[BaseException], None]
 
@@ -56,6 +58,7 @@ class GaplessProducer:
             message_timeout_ms=0,
             enable_gapless_guarantee=True,
             queue_buffering_max_kbytes=_QUEUE_KBYTES,
+            message_max_bytes=_LARGEST_REQUEST_BYTES,
             delivery_report_only_error=True,
             **overrides,
         )

@@ -118,13 +118,15 @@ def plan(settings: Settings) -> list[TopicPlan]:
 
 def _lane_plans(settings: Settings, names: TopicNames, lane: str) -> Iterator[TopicPlan]:
     rules = settings.lanes[lane]
-    needed = milliseconds(rules.window + rules.grace + rules.lateness) + 1
+    # A reward counts for decisions that come up to `lateness + backward + skew` after it.
+    span = rules.window + rules.grace + rules.lateness + rules.backward + rules.skew
+    needed = milliseconds(span) + 1
     retention = milliseconds(settings.topics.retention)
     if retention < needed:
         raise SettingsError(
             f"topics.retention is {format_duration(settings.topics.retention)}; allowed: longer "
-            f"than window + grace + lateness of lane {lane!r}, "
-            f"{format_duration(rules.window + rules.grace + rules.lateness)}; raise it"
+            f"than window + grace + lateness + backward + skew of lane {lane!r}, "
+            f"{format_duration(span)}; raise it"
         )
     kept = _kept_by_time(retention, least=needed)
     for name in names.lane(lane):

@@ -78,8 +78,8 @@ def test_check_names_topic_setting_value_and_remedy(
         ("clock", "message.timestamp.type"),
     }
     retention = found["fast.outcomes", "retention.ms"]
-    assert (retention.value, retention.allowed) == ("5000", "3606001 or more")
-    with pytest.raises(TopicError, match=r"fast\.outcomes: retention.ms is 5000; allowed: 3606001"):
+    assert (retention.value, retention.allowed) == ("5000", "3666001 or more")
+    with pytest.raises(TopicError, match=r"fast\.outcomes: retention.ms is 5000; allowed: 3666001"):
         topics.require(settings)
 
 
@@ -102,3 +102,11 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         topics.plan(short)
     with pytest.raises(SettingsError, match="min_insync_replicas is 2; allowed: at most"):
         topics.plan(Settings(topics=TopicSettings(min_insync_replicas=2)))
+
+
+def test_retention_covers_rewards_that_come_before_their_decision() -> None:
+    """A reward must still be there when its decision comes, also after a restart."""
+    lane = LaneSettings(backward=timedelta(days=1))
+    short = Settings(topics=TopicSettings(retention=timedelta(days=1)), lanes={"a": lane})
+    with pytest.raises(SettingsError, match=r"backward \+ skew of lane 'a'"):
+        topics.plan(short)
