@@ -127,7 +127,8 @@ def topics_create(as_json: Json = False) -> None:
     from bandstand.streams.topics import create
 
     out = Output(as_json=as_json)
-    created = create(_globals.settings())
+    with stderr.status("creating topics"):
+        created = create(_globals.settings())
     out.rows([{"topic": name} for name in created], "topics created")
 
 
@@ -137,7 +138,8 @@ def topics_check(as_json: Json = False) -> None:
     from bandstand.streams.topics import check
 
     out = Output(as_json=as_json)
-    findings = check(_globals.settings())
+    with stderr.status("checking topics"):
+        findings = check(_globals.settings())
     out.rows([{"finding": str(finding)} for finding in findings], "findings")
     if findings:
         raise typer.Exit(1)
@@ -157,14 +159,16 @@ def apply(
 
     settings = _globals.settings()
     loaded = [load_spec(path) for path in specs]
-    rows = [
-        {
-            "bandit": spec.bandit,
-            "epoch": apply_spec(settings, spec, author=author or getpass.getuser(), reason=reason),
-            "spec_hash": spec.hash[:16],
-        }
-        for spec in loaded
-    ]
+    author = author or getpass.getuser()
+    with stderr.status("applying specs"):
+        rows = [
+            {
+                "bandit": spec.bandit,
+                "epoch": apply_spec(settings, spec, author=author, reason=reason),
+                "spec_hash": spec.hash[:16],
+            }
+            for spec in loaded
+        ]
     Output(as_json=as_json).rows(rows, "specs in force")
 
 
@@ -239,10 +243,9 @@ def snapshot_list(
     """List the snapshots that are kept, by bandit, the oldest first."""
     from bandstand.streams.snapshots import list_snapshots
 
-    rows = [
-        {**info._asdict(), "published": _iso(info.published)}
-        for info in list_snapshots(_globals.settings(), bandit)
-    ]
+    with stderr.status("reading snapshots"):
+        found = list_snapshots(_globals.settings(), bandit)
+    rows = [{**info._asdict(), "published": _iso(info.published)} for info in found]
     Output(as_json=as_json).rows(rows, "snapshots")
 
 
@@ -255,7 +258,8 @@ def snapshot_show(
     """Show one snapshot: where it comes from, and what it holds."""
     from bandstand.streams.snapshots import load_snapshot
 
-    snapshot = load_snapshot(_globals.settings(), bandit, version)
+    with stderr.status("reading snapshots"):
+        snapshot = load_snapshot(_globals.settings(), bandit, version)
     arrays = {array["name"]: array["shape"] for array in snapshot.pop("arrays")}
     newest = snapshot["newest"]
     described = {
@@ -330,7 +334,8 @@ def dev_down(
     """Stop what `dev up` started."""
     from bandstand.local import dev
 
-    stopped = dev.down(folder, delete_data=delete_data)
+    with stderr.status("stopping servers"):
+        stopped = dev.down(folder, delete_data=delete_data)
     Output(as_json=as_json).rows([{"stopped": name} for name in stopped], "servers stopped")
 
 
