@@ -85,10 +85,6 @@ class TopicNames:
         """Give the lane's decisions, rewards and outcomes topics."""
         return self.decisions(lane), self.rewards(lane), self.outcomes(lane)
 
-    def shared(self) -> tuple[str, ...]:
-        """All topics that belong to no lane."""
-        return (self.specs, self.learner_state, self.snapshots, self.dead_letters, self.clock)
-
 
 def artifact_key(bandit: str, version: str) -> bytes:
     """Key of a snapshot's artifact record."""
