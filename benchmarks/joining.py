@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from bandstand.schemas.columns import columns
 from bandstand.streams.join_core import JoinCore
-from bandstand.streams.join_types import Output, Record, Rules
+from bandstand.streams.join_types import Output, Record, Records, Rules
 from benchmarks.events import START_MS, WIRE, decision, sized, tick
 from benchmarks.measure import Benchmark, Contestant, Figures, Ratio, Size
 
@@ -147,8 +147,8 @@ def join(logs: Logs) -> Counter[str]:
     return states
 
 
-def _next(log: Sequence[Record], start: int) -> Sequence[Record]:
-    return log[start : start + BATCH]
+def _next(log: Sequence[Record], start: int) -> Records:
+    return Records.of(log[start : start + BATCH], start)
 
 
 def _count(states: Counter[str], output: Output) -> bool:

@@ -198,7 +198,7 @@ def _add_agent(app: Any, lanes: Lanes, topic: str) -> None:
         async for event in batches.events():
             batch: Batch = event.value
             place: TP = event.message.tp
-            _or_die(partial(lanes.take, *place, batch.expected, batch.records))
+            _or_die(partial(lanes.take, *place, batch.records))
             batch.taken.set()
 
     app.agent(source, name=f"bandstand.join.{topic}")(read)

@@ -28,6 +28,7 @@ from bandstand.streams.join_types import (
     Log,
     Output,
     Record,
+    Records,
     Refusal,
     Rules,
     Tail,
@@ -142,7 +143,7 @@ class JoinCore:
             return False
         return self.reward_watermark is None or self.reward_watermark < target
 
-    def push_decisions(self, records: Sequence[Record]) -> Output:
+    def push_decisions(self, records: Records) -> Output:
         """Read on in the decision log.
 
         Parameters
@@ -153,7 +154,7 @@ class JoinCore:
         Raises
         ------
         LogGapError
-            If offsets are missing.
+            If they begin behind the next offset.
         """
         fresh = self._fresh(records, self.next_decision, "decisions")
         if fresh:
@@ -162,7 +163,7 @@ class JoinCore:
             self._emit()
         return self._flush()
 
-    def push_rewards(self, records: Sequence[Record]) -> Output:
+    def push_rewards(self, records: Records) -> Output:
         """Read on in the reward log; see `push_decisions`."""
         fresh = self._fresh(records, self.next_reward, "rewards")
         if fresh:
@@ -182,7 +183,7 @@ class JoinCore:
 
     def progress(self) -> Emission | None:
         """Give the progress record of the decision cursor; None before the first tick."""
-        return progress_record(self.position())
+        return progress_record(self.position(), self.index_size)
 
     def _at_least_tail(self, offset: int, before: int | None) -> Tail:
         if offset <= self._done_before:
@@ -190,19 +191,14 @@ class JoinCore:
         return Tail(offset, before)
 
     @staticmethod
-    def _fresh(records: Sequence[Record], expected: int, log: Log) -> Sequence[Record]:
-        fresh = records
-        if fresh and fresh[0].offset < expected:
-            fresh = [record for record in records if record.offset >= expected]
-        if not fresh:
-            return fresh
-        if fresh[0].offset != expected or fresh[-1].offset - expected + 1 != len(fresh):
+    def _fresh(records: Records, expected: int, log: Log) -> Sequence[Record]:
+        if len(records) and records.start > expected:
             raise LogGapError(
-                f"the {log} log jumps: expected {len(fresh)} records from offset {expected}, got "
-                f"offsets {fresh[0].offset} to {fresh[-1].offset}; records were deleted before "
-                "they were read, or written in a transaction; nothing is skipped silently"
+                f"the {log} log jumps: expected records from offset {expected}, got them from "
+                f"{records.start}; nothing is skipped silently"
             )
-        return fresh
+        fresh = records.since(expected)
+        return [fresh.row(at) for at in range(len(fresh))]
 
     def _read(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from bandstand.durations import milliseconds
@@ -20,6 +22,7 @@ __all__ = [
     "Log",
     "Output",
     "Record",
+    "Records",
     "Refusal",
     "Rules",
     "Tail",
@@ -43,6 +46,76 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Consecutive records of one log, as columns.
+
+    Parameters
+    ----------
+    start
+        The offset that was asked for. Between it and the first record, and between two records, the
+        log holds nothing that is to be read: offsets left out there belong to markers of
+        transactions. Who fills this vouches for that.
+    offsets, timestamps, keys, values
+        One entry a record; offsets ascend, timestamps are milliseconds since the epoch.
+    headers
+        By offset, of the records that have no value at least.
+
+    Examples
+    --------
+    >>> rows = [Record(7, 1_000, b"a", b"x", ()), Record(9, 1_001, b"b", b"y", ())]
+    >>> records = Records.of(rows, start=6)
+    >>> records.offsets, records.since(8).keys
+    ([7, 9], [b'b'])
+    """
+
+    start: int
+    offsets: Sequence[int]
+    timestamps: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Mapping[int, Sequence[tuple[str, bytes]]]
+
+    @classmethod
+    def of(cls, records: Iterable[Record], start: int | None = None) -> Records:
+        """Turn single records into columns; `start` is the first one's offset if not given."""
+        rows = list(records)
+        if start is None:
+            start = rows[0].offset if rows else 0
+        return cls(
+            start,
+            [row.offset for row in rows],
+            [row.timestamp for row in rows],
+            [row.key for row in rows],
+            [row.value for row in rows],
+            {row.offset: row.headers for row in rows if row.value is None},
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def row(self, at: int) -> Record:
+        """Give one record."""
+        offset = self.offsets[at]
+        headers = self.headers.get(offset, ())
+        return Record(offset, self.timestamps[at], self.keys[at], self.values[at], headers)
+
+    def cut(self, first: int, end: int) -> Records:
+        """Give the rows from `first` up to, not including, `end`."""
+        return Records(
+            self.offsets[first] if first < len(self.offsets) else self.start,
+            self.offsets[first:end],
+            self.timestamps[first:end],
+            self.keys[first:end],
+            self.values[first:end],
+            self.headers,
+        )
+
+    def since(self, offset: int) -> Records:
+        """Give the rows from an offset on."""
+        return self.cut(bisect_left(self.offsets, offset), len(self.offsets))
 
 
 class Rules(NamedTuple):
@@ -146,7 +219,8 @@ def parse_tail(record: Record, wire: Wire) -> Tail:
     """
     try:
         if record.value is None:
-            return Tail(**json.loads(dict(record.headers)[PROGRESS_HEADER]))
+            progress = json.loads(dict(record.headers)[PROGRESS_HEADER])
+            return Tail(progress["source_offset"], progress["before"])
         outcome = wire.loads("outcome", record.value)
     except (KeyError, ValueError, TypeError, EventError) as error:
         raise StateError(
@@ -156,11 +230,20 @@ def parse_tail(record: Record, wire: Wire) -> Tail:
     return Tail(outcome["source_offset"], outcome["before"])
 
 
-def progress_record(tail: Tail) -> Emission | None:
-    """Give the record that keeps a position alive, once there is a tick to date it by."""
+def progress_record(tail: Tail, index_size: int) -> Emission | None:
+    """Give the record that keeps a position alive, once there is a tick to date it by.
+
+    Parameters
+    ----------
+    tail
+        The position.
+    index_size
+        Rewards that the writer keeps in memory, for those who look on.
+    """
     if tail.before is None:
         return None
-    header = json.dumps(tail._asdict(), separators=(",", ":")).encode()
+    fields = {**tail._asdict(), "rewards": index_size}
+    header = json.dumps(fields, separators=(",", ":")).encode()
     return Emission(PROGRESS_KEY, tail.before, None, [(PROGRESS_HEADER, header)])
 
 

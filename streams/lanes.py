@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -24,7 +24,7 @@ from bandstand.streams.join_metrics import DECISIONS, OUTCOMES, REBALANCES, REWA
 from bandstand.streams.join_types import (
     Log,
     Output,
-    Record,
+    Records,
     Rules,
     Tail,
     parse_tail,
@@ -70,7 +70,7 @@ class OwnPartition:
         last = self.core.last_tick[log]
         return self.core.waiting > 0 or last is None or self.expects(log) != last[1] + 1
 
-    def push(self, log: Log, records: Sequence[Record]) -> Output:
+    def push(self, log: Log, records: Records) -> Output:
         """Read on in a log."""
         core = self.core
         return core.push_decisions(records) if log == "decisions" else core.push_rewards(records)
@@ -215,21 +215,19 @@ class Lanes:
         """Give the next offset of each log, for those who look at the group's lag."""
         return {own.places[log]: own.expects(log) for own in self.own for log in _LOGS}
 
-    def take(self, topic: str, partition: int, expected: int, records: Sequence[Record]) -> None:
+    def take(self, topic: str, partition: int, records: Records) -> None:
         """Feed a batch to its core.
 
         Parameters
         ----------
         topic, partition
             Where the records come from.
-        expected
-            The offset that was asked for when they were read.
         records
-            In the order of their log.
+            What was read there.
         """
         lane, log = self._of_topic[topic]
         own = self._own.get((lane, partition))
-        if own is None or expected > own.expects(log):
+        if own is None or records.start > own.expects(log):
             return  # read for an owner before: the partition went, or went and came back
         output = own.push(log, records)
         self._outcomes.send_all(own.outcomes, partition, output.emissions)

@@ -20,7 +20,7 @@ from faust.types import TP, ConsumerMessage
 
 from bandstand.errors import LogGapError
 from bandstand.logs import get_logger
-from bandstand.streams.join_types import Record
+from bandstand.streams.join_types import Record, Records
 
 __all__ = ["Batch", "BatchTransport", "Wanted"]
 
@@ -38,16 +38,13 @@ class Batch(NamedTuple):
 
     Parameters
     ----------
-    expected
-        The offset that was asked for.
     records
         The records, at least one.
     taken
         To be set by the agent when it is done with the batch.
     """
 
-    expected: int
-    records: list[Record]
+    records: Records
     taken: asyncio.Event
 
 
@@ -120,13 +117,15 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         if self._jumped.get(tp) != expected:
             self._jumped[tp] = expected
             return False
-        if got < expected:
-            raise LogGapError(
-                f"topic {tp[0]!r}, partition {tp[1]}: asked for offset {expected}, got {got}; the "
-                "log is shorter than it was: it was deleted and made anew, or a broker lost its "
-                "end; the outcomes that were written belong to the old log: open a new lane"
-            )
-        return True
+        why = (
+            "it was deleted and made anew, or a broker lost its end; the outcomes that are there "
+            "belong to the old log: open a new lane"
+            if got < expected
+            else "records were deleted before they were read, or written in a transaction"
+        )
+        raise LogGapError(
+            f"topic {tp[0]!r}, partition {tp[1]}: asked for offset {expected}, got {got}: {why}"
+        )
 
 
 class _Consumer(driver.Consumer):
@@ -171,10 +170,13 @@ class _Consumer(driver.Consumer):
         except Exception as error:
             transport.die(error)
             raise
-        return {tp: Batch(wanted[tp], records, asyncio.Event()) for tp, records in fetched.items()}
+        return {
+            tp: Batch(Records.of(records, wanted[tp]), asyncio.Event())
+            for tp, records in fetched.items()
+        }
 
     def _message(self, tp: TP, batch: Batch) -> ConsumerMessage:
-        last = batch.records[-1]
+        last = batch.records.row(-1)
         value: Any = batch
         return ConsumerMessage(
             tp.topic,

@@ -22,7 +22,7 @@ from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings, load_settings
 from bandstand.streams import topics
 from bandstand.streams.join_core import JoinCore
-from bandstand.streams.join_types import Record, Rules
+from bandstand.streams.join_types import Record, Records, Rules
 
 RUN = (
     "from bandstand.settings import load_settings; from bandstand.streams.join import run; "
@@ -195,7 +195,10 @@ class Bench:
             reward_start=0,
         )
         found = []
-        for output in (core.push_decisions(decisions), core.push_rewards(rewards)):
+        for output in (
+            core.push_decisions(Records.of(decisions, 0)),
+            core.push_rewards(Records.of(rewards, 0)),
+        ):
             found += [e.value for e in output.emissions if e.value is not None]
         return found
 

@@ -20,6 +20,7 @@ from bandstand.streams.join_types import (
     Emission,
     Output,
     Record,
+    Records,
     Rules,
     Tail,
     parse_tail,
@@ -138,7 +139,7 @@ class Driver:
         self.refused: list[int] = []
 
     def _step(self, core: JoinCore, heed: bool) -> bool:
-        choices: list[tuple[Callable[[list[Record]], Output], list[Record], int]] = []
+        choices: list[tuple[Callable[[Records], Output], list[Record], int]] = []
         if core.wants_decisions or not heed:
             choices.append((core.push_decisions, self.decisions, core.next_decision))
         if core.wants_rewards or not heed:
@@ -147,7 +148,7 @@ class Driver:
         if not choices:
             return False
         push, log, start = self.random.choice(choices)
-        output = push(log[start : start + self.random.choice((1, 2, 3, 100))])
+        output = push(Records.of(log[start : start + self.random.choice((1, 2, 3, 100))]))
         self.topic += output.emissions
         self.counts[0].update(output.decisions)
         self.counts[1].update(output.rewards)
@@ -230,6 +231,11 @@ def test_restarts_and_zombies_change_no_byte(
     assert filtered(storm.topic) == filtered(alone.topic)
 
 
+def of(rows: list[Record]) -> Records:
+    """Give records as columns."""
+    return Records.of(rows)
+
+
 def tick(offset: int, time: int) -> Record:
     """Give a tick record."""
     return Record(offset, time, TICK_KEY, None, [("tick", rules().to_header())])
@@ -238,18 +244,31 @@ def tick(offset: int, time: int) -> Record:
 def test_a_jump_in_the_offsets_is_an_error_and_a_repeat_is_not() -> None:
     """Nothing is skipped silently; what was read before is passed over."""
     core = new_core()
-    core.push_decisions([tick(0, 1_000), tick(1, 1_010)])
-    core.push_decisions([tick(0, 1_000), tick(1, 1_010), tick(2, 1_020)])
+    core.push_decisions(of([tick(0, 1_000), tick(1, 1_010)]))
+    core.push_decisions(of([tick(0, 1_000), tick(1, 1_010), tick(2, 1_020)]))
     assert core.next_decision == 3
-    with pytest.raises(LogGapError, match="expected 1 records from offset 3"):
-        core.push_decisions([tick(4, 1_030)])
+    with pytest.raises(LogGapError, match="from offset 3, got them from 4"):
+        core.push_decisions(of([tick(4, 1_030)]))
+
+
+def test_offsets_that_hold_markers_are_no_jump() -> None:
+    """Records that were written in transactions are read like others."""
+    core = new_core()
+    marked = [
+        tick(0, 1_000),
+        Record(3, 1_005, b"g", decision_bytes("g", 1_005), []),
+        tick(5, 1_010),
+    ]
+    core.push_decisions(Records.of(marked))
+    core.push_decisions(Records.of([tick(8, 1_020)], start=6))
+    assert (core.next_decision, core.waiting, core.watermark) == (9, 1, 1_020)
 
 
 def test_a_lane_whose_settings_for_good_changed_stops() -> None:
     """Another lateness than the log's would change verdicts of the past."""
     other = rules()._replace(lateness_ms=1).to_header()
     with pytest.raises(StateError, match="for good"):
-        new_core().push_rewards([Record(0, 1_000, TICK_KEY, None, [("tick", other)])])
+        new_core().push_rewards(of([Record(0, 1_000, TICK_KEY, None, [("tick", other)])]))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +287,7 @@ def test_what_cannot_be_used_is_refused_with_its_reason(record: Record, reason: 
     """One bad record goes out with a reason and the next one still counts."""
     core = new_core()
     good = Record(1, 1_000, b"g", decision_bytes("g", 1_000), [])
-    output = core.push_decisions([record, good, tick(2, 1_005)])
+    output = core.push_decisions(of([record, good, tick(2, 1_005)]))
     assert [(r.log, r.record.offset, r.reason) for r in output.refusals] == [
         ("decisions", 0, reason)
     ]
@@ -278,7 +297,7 @@ def test_what_cannot_be_used_is_refused_with_its_reason(record: Record, reason: 
 def test_a_reward_without_a_number_is_refused() -> None:
     """NaN never reaches an outcome."""
     value = reward_bytes("x", "r", 1_000, float("nan"))
-    output = new_core().push_rewards([Record(0, 1_000, b"x", value, []), tick(1, 1_000)])
+    output = new_core().push_rewards(of([Record(0, 1_000, b"x", value, []), tick(1, 1_000)]))
     assert [refusal.reason for refusal in output.refusals] == ["value"]
     assert output.rewards == {"invalid": 1}
 
@@ -290,9 +309,9 @@ def test_an_outcome_above_the_limit_becomes_a_stub_that_moves_the_tail() -> None
     )
     long = "x" * 2_000
     core.push_decisions(
-        [Record(0, 1_000, long.encode(), decision_bytes(long, 1_000), []), tick(1, 1_000)]
+        of([Record(0, 1_000, long.encode(), decision_bytes(long, 1_000), []), tick(1, 1_000)])
     )
-    output = core.push_rewards([tick(0, 2_000)])
+    output = core.push_rewards(of([tick(0, 2_000)]))
     outcome = WIRE.loads("outcome", output.emissions[0].value)
     assert (outcome["state"], outcome["source_offset"], outcome["decision"]) == (
         "oversize",
@@ -306,9 +325,9 @@ def test_the_outcome_carries_the_decisions_own_bytes_and_the_reward() -> None:
     """Splicing gives what encoding the whole record gives."""
     core = new_core()
     value = decision_bytes("x", 1_000)
-    core.push_decisions([Record(0, 1_000, b"x", value, []), tick(1, 1_005)])
+    core.push_decisions(of([Record(0, 1_000, b"x", value, []), tick(1, 1_005)]))
     reward = Record(0, 1_020, b"x", reward_bytes("x", "r", 1_020, 0.5), [])
-    output = core.push_rewards([reward, tick(1, 1_060)])
+    output = core.push_rewards(of([reward, tick(1, 1_060)]))
     outcome = WIRE.loads("outcome", output.emissions[0].value)
     assert outcome["decision"] == WIRE.loads("decision", value)
     assert outcome["rewards"] == [
@@ -328,7 +347,7 @@ def test_the_outcome_carries_the_decisions_own_bytes_and_the_reward() -> None:
 def test_a_progress_record_keeps_the_position_when_nothing_was_emitted() -> None:
     """A new owner goes on after trailing ticks and invalid decisions."""
     core = new_core()
-    core.push_decisions([tick(0, 1_000), Record(1, 9, b"x", b"junk", []), tick(2, 1_010)])
+    core.push_decisions(of([tick(0, 1_000), Record(1, 9, b"x", b"junk", []), tick(2, 1_010)]))
     progress = core.progress()
     assert progress is not None
     tail = parse_tail(
