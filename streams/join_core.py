@@ -12,9 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bandstand.errors import EventError, LogGapError, StateError
 from bandstand.schemas.columns import columns
@@ -22,6 +20,7 @@ from bandstand.schemas.topics import TICK_KEY
 from bandstand.schemas.wire import Wire
 from bandstand.streams import splice
 from bandstand.streams.ageing import AgeingDict
+from bandstand.streams.event_checks import mismatches, wrong_clock
 from bandstand.streams.join_types import (
     TICK_HEADER,
     Emission,
@@ -37,9 +36,6 @@ from bandstand.streams.join_types import (
 from bandstand.streams.reward_index import Passed, Reward, RewardIndex
 
 __all__ = ["JoinCore"]
-
-_SHOWN = 100
-"""Bytes or characters of a key that a message shows."""
 
 _MAX_WAITING = 20_000
 """Decisions that may be read ahead; more are read only where the next tick is still to come."""
@@ -238,10 +234,10 @@ class JoinCore:
         for bad in batch.bad:
             self._refuse("decisions", records[bad.index], bad.error)
         rows = [records[row] for row in batch.rows]
-        mismatches = _mismatches(rows, batch.table)
+        problems = _mismatches(rows, batch.table)
         for row, record, body in zip(range(len(rows)), rows, batch.bodies, strict=True):
-            if row in mismatches:
-                self._refuse("decisions", record, mismatches[row])
+            if row in problems:
+                self._refuse("decisions", record, problems[row])
             else:
                 assert record.key is not None
                 self._candidates.append(_Candidate(record, record.key, body))
@@ -271,7 +267,7 @@ class JoinCore:
         ts = record.timestamp
         earliest = None if before is None else before - rules.lateness_ms
         if (earliest is not None and ts < earliest) or ts > after + rules.skew_ms:
-            self._refuse("decisions", record, _wrong_clock(ts, earliest, after + rules.skew_ms))
+            self._refuse("decisions", record, wrong_clock(ts, earliest, after + rules.skew_ms))
             return
         earlier = fresh[key] if key in fresh else self._seen.get(key)
         fresh[key] = ts if earlier is None else max(ts, earlier)
@@ -292,10 +288,10 @@ class JoinCore:
         for bad in batch.bad:
             self._refuse("rewards", records[bad.index], bad.error)
         rows = [records[row] for row in batch.rows]
-        mismatches = _mismatches(rows, batch.table)
+        problems = _mismatches(rows, batch.table)
         for row, (record, fields) in enumerate(zip(rows, _reward_fields(batch.table), strict=True)):
-            if row in mismatches:
-                self._refuse("rewards", record, mismatches[row])
+            if row in problems:
+                self._refuse("rewards", record, problems[row])
                 continue
             assert record.key is not None
             reward_id, name, value, metadata = fields
@@ -309,9 +305,7 @@ class JoinCore:
         after = time if position is None else max(time, position)
         for record, reward in self._arrived:
             if reward.ts > after + rules.skew_ms:
-                self._refuse(
-                    "rewards", record, _wrong_clock(reward.ts, None, after + rules.skew_ms)
-                )
+                self._refuse("rewards", record, wrong_clock(reward.ts, None, after + rules.skew_ms))
             else:
                 self._index.admit(reward, position)
         self._arrived.clear()
@@ -330,6 +324,7 @@ class JoinCore:
         passed = Passed(item.ts, item.due, item.window_ms, silent=False)
         rewards = self._index.take(item.key, passed, item.before, self._output.rewards)
         if rewards:
+            self._output.delays.extend([reward.ts - item.ts for reward in rewards])
             state, body = "joined", splice.joined(item.offset, item.rules, rewards, item.body)
         else:
             state, body = "defaulted", splice.defaulted(item.offset, item.rules, item.body)
@@ -356,7 +351,7 @@ class JoinCore:
 
 
 def _empty_output() -> Output:
-    return Output([], [], Counter(), Counter())
+    return Output([], [], Counter(), Counter(), [])
 
 
 def _runs(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
@@ -373,28 +368,8 @@ def _runs(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
 
 
 def _mismatches(records: Sequence[Record], table: pa.RecordBatch) -> dict[int, EventError]:
-    """Give the rows whose key or timestamp disagrees with their bytes, or with no finite value."""
-    problems: dict[int, EventError] = {}
-    if not records:
-        return problems
-    keys = pa.array([record.key for record in records], pa.binary())
-    ids = table["decision_id"].cast(pa.binary())
-    times = table["ts"].cast(pa.int64()).to_numpy(zero_copy_only=False)
-    stamps = np.fromiter((record.timestamp for record in records), np.int64, len(records))
-    if "value" in table.schema.names:
-        values = table["value"].to_numpy(zero_copy_only=False)
-        for row in np.flatnonzero(~np.isfinite(values)).tolist():
-            problems[row] = EventError("value", f"value is {values[row]}; allowed: finite numbers")
-    for row in np.flatnonzero(times != stamps).tolist():
-        problems[row] = EventError(
-            "timestamp",
-            f"Kafka timestamp {stamps[row]} differs from the event time {times[row]} in its bytes",
-        )
-    same = pc.fill_null(pc.equal(keys, ids), False).to_numpy(zero_copy_only=False)
-    for row in np.flatnonzero(~same).tolist():
-        key, decision_id = (records[row].key or b"")[:_SHOWN], ids[row].as_py()[:_SHOWN]
-        problems[row] = EventError("key", f"key {key!r} differs from decision_id {decision_id!r}")
-    return problems
+    keys, stamps = [record.key for record in records], [record.timestamp for record in records]
+    return mismatches(keys, stamps, table)
 
 
 def _reward_fields(
@@ -402,10 +377,3 @@ def _reward_fields(
 ) -> Iterator[tuple[str, str, float, list[tuple[str, str]]]]:
     names = ("reward_id", "name", "value", "metadata")
     return zip(*(table[name].to_pylist() for name in names), strict=True)
-
-
-def _wrong_clock(ts: int, earliest: int | None, latest: int) -> EventError:
-    lower = "any" if earliest is None else str(earliest)
-    return EventError(
-        "clock", f"event time {ts} is off; allowed by the log's ticks: {lower} to {latest}"
-    )

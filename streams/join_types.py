@@ -200,6 +200,8 @@ class Output(NamedTuple):
     """Decisions that reached their state: joined, defaulted, duplicate, oversize, invalid."""
     rewards: Counter[str]
     """Rewards that did: joined, late, out_of_window, duplicate, unmatched, invalid."""
+    delays: list[int]
+    """Of each reward in an outcome: its time less its decision's, milliseconds."""
 
 
 def parse_tail(record: Record, wire: Wire) -> Tail:
