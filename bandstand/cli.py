@@ -12,18 +12,17 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bandstand import __version__
+from bandstand.cli_options import Json, given
 from bandstand.errors import BandstandError
 from bandstand.kafka import LIBRARY_LOGGER
-from bandstand.output import Output, progress_bar, stderr
-from bandstand.settings import Settings, load_settings
+from bandstand.output import Output, iso, progress_bar, stderr
+from bandstand.settings import Settings
 from bandstand.supervisor import ROLES, Supervisor, stop_with_parent
 
 if TYPE_CHECKING:
@@ -48,22 +47,9 @@ app.add_typer(snapshot_app, name="snapshot")
 
 _OF_THE_DEMO = ("duckdb", "matplotlib", "plotext", "sklearn")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Supervised = Annotated[
     bool, typer.Option("--supervised", hidden=True, help="End when standard input is closed.")
 ]
-
-
-@dataclass
-class _Globals:
-    config: Path | None = None
-    debug: bool = False
-
-    def settings(self) -> Settings:
-        return load_settings(self.config)
-
-
-_globals = _Globals()
 
 
 def main() -> None:
@@ -71,7 +57,7 @@ def main() -> None:
     try:
         app(prog_name="bandstand")
     except BandstandError as error:
-        if _globals.debug:
+        if given.debug:
             raise
         stderr.print(f"error: {error}", markup=False, emoji=False, soft_wrap=True)
         sys.exit(1)
@@ -95,7 +81,7 @@ def _options(
     ] = False,
 ) -> None:
     del version
-    _globals.config, _globals.debug = config, debug
+    given.config, given.debug = config, debug
     if not debug:
         logging.getLogger(LIBRARY_LOGGER).addHandler(logging.NullHandler())
 
@@ -103,7 +89,7 @@ def _options(
 @app.command()
 def settings(as_json: Json = False) -> None:
     """Print the settings in force, secrets masked."""
-    Output(as_json=as_json).record(_flat(_globals.settings(), as_json), "settings in force")
+    Output(as_json=as_json).record(_flat(given.settings(), as_json), "settings in force")
 
 
 def _flat(settings: Settings, nested: bool) -> dict[str, Any]:
@@ -128,7 +114,7 @@ def topics_create(as_json: Json = False) -> None:
 
     out = Output(as_json=as_json)
     with stderr.status("creating topics"):
-        created = create(_globals.settings())
+        created = create(given.settings())
     out.rows([{"topic": name} for name in created], "topics created")
 
 
@@ -139,7 +125,7 @@ def topics_check(as_json: Json = False) -> None:
 
     out = Output(as_json=as_json)
     with stderr.status("checking topics"):
-        findings = check(_globals.settings())
+        findings = check(given.settings())
     out.rows([{"finding": str(finding)} for finding in findings], "findings")
     if findings:
         raise typer.Exit(1)
@@ -157,7 +143,7 @@ def apply(
     from bandstand.schemas.spec import load_spec
     from bandstand.streams.specs import apply_spec
 
-    settings = _globals.settings()
+    settings = given.settings()
     loaded = [load_spec(path) for path in specs]
     author = author or getpass.getuser()
     with stderr.status("applying specs"):
@@ -175,7 +161,7 @@ def apply(
 def _role(run: Callable[[Settings], None], supervised: bool) -> None:
     if supervised:
         stop_with_parent()
-    run(_globals.settings())
+    run(given.settings())
 
 
 @app.command()
@@ -224,11 +210,11 @@ def run_all(
         raise typer.BadParameter(f"unknown role {unknown[0]!r}; allowed: {', '.join(ROLES)}")
     if supervised:
         stop_with_parent()
-    settings = _globals.settings()
+    settings = given.settings()
     configure_logs(settings.log)
     environment = dict(os.environ)
-    if _globals.config is not None:
-        environment["BANDSTAND_CONFIG"] = str(_globals.config)
+    if given.config is not None:
+        environment["BANDSTAND_CONFIG"] = str(given.config)
     Supervisor(settings, chosen, environment).run()
 
 
@@ -244,8 +230,8 @@ def snapshot_list(
     from bandstand.streams.snapshots import list_snapshots
 
     with stderr.status("reading snapshots"):
-        found = list_snapshots(_globals.settings(), bandit)
-    rows = [{**info._asdict(), "published": _iso(info.published)} for info in found]
+        found = list_snapshots(given.settings(), bandit)
+    rows = [{**info._asdict(), "published": iso(info.published)} for info in found]
     Output(as_json=as_json).rows(rows, "snapshots")
 
 
@@ -259,20 +245,16 @@ def snapshot_show(
     from bandstand.streams.snapshots import load_snapshot
 
     with stderr.status("reading snapshots"):
-        snapshot = load_snapshot(_globals.settings(), bandit, version)
+        snapshot = load_snapshot(given.settings(), bandit, version)
     arrays = {array["name"]: array["shape"] for array in snapshot.pop("arrays")}
     newest = snapshot["newest"]
     described = {
         **snapshot,
         "spec": json.loads(snapshot["spec"]),
-        "newest": None if newest is None else _iso(newest),
+        "newest": None if newest is None else iso(newest),
         "arrays": arrays,
     }
     Output(as_json=as_json).record(described, f"snapshot of {bandit}")
-
-
-def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1_000, UTC).isoformat(timespec="milliseconds")
 
 
 @app.command()

