@@ -1,4 +1,4 @@
-"""Apache Kafka: one node, KRaft, broker and controller in one process."""
+"""Apache Kafka: one node, KRaft, broker and controller in one process; others may join it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ _JAVA_OPTIONS = (
     "-Xlog:disable",  # what it says of its own cache
     "-Xlog:all=error:stderr",
 )
+_FIRST = 1
 _DEFAULTS = {
-    "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "auto.create.topics.enable": "false",
@@ -75,6 +74,11 @@ class Kafka(Server):
         Where its data, settings and log are.
     properties
         Server properties beside the built-in ones, or instead of them.
+    joins
+        The first node of the cluster that this one joins, as a broker without a controller; it
+        must be running. None: this is the first node.
+    node_id
+        The number of a node that joins, unlike all others' in its cluster; the first one's is 1.
     heap_mb
         Limit of Java's heap, in MiB.
     ports
@@ -99,13 +103,22 @@ class Kafka(Server):
         folder: Path | str,
         *,
         properties: Mapping[str, str] | None = None,
+        joins: Kafka | None = None,
+        node_id: int = _FIRST,
         heap_mb: int = 512,
         ports: Sequence[int] = (),
         ready_within: float = 60.0,
         on_progress: OnProgress | None = None,
     ) -> None:
         super().__init__(folder, ports=ports, ready_within=ready_within, on_progress=on_progress)
+        if (joins is None) != (node_id == _FIRST):
+            raise ServerError(
+                f"a Kafka node's number is {node_id}; allowed: {_FIRST} for the first node, any "
+                "other for each that joins it"
+            )
         self._properties = dict(properties or {})
+        self._first = joins
+        self._node_id = node_id
         self._heap_mb = heap_mb
         self._data = self.folder / "data"
 
@@ -139,7 +152,7 @@ class Kafka(Server):
         return bool(metadata.cluster_id == self._cluster_id())
 
     def _pick_ports(self) -> list[int]:
-        return free_ports(2)
+        return free_ports(2 if self._first is None else 1)
 
     def _prepare(self) -> None:
         (self.folder / "log4j2.properties").write_text(_LOG4J)
@@ -150,11 +163,15 @@ class Kafka(Server):
             self._format()
 
     def _placement(self) -> dict[str, str]:
-        broker, controller = self.ports
+        first = self._first or self
+        broker, controller = f"PLAINTEXT://{HOST}:{self.ports[0]}", f"{HOST}:{first.ports[1]}"
+        alone = first is self
         return {
-            "listeners": f"PLAINTEXT://{HOST}:{broker},CONTROLLER://{HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{broker}",
-            "controller.quorum.voters": f"1@{HOST}:{controller}",
+            "process.roles": "broker,controller" if alone else "broker",
+            "node.id": str(self._node_id),
+            "listeners": f"{broker},CONTROLLER://{controller}" if alone else broker,
+            "advertised.listeners": broker,
+            "controller.quorum.voters": f"{_FIRST}@{controller}",
             "log.dirs": str(self._data),
         }
 
@@ -169,9 +186,7 @@ class Kafka(Server):
 
     def _format(self) -> None:
         shutil.rmtree(self._data, ignore_errors=True)  # half formatted
-        # Shifted, so that it never begins with a dash: the tool would take it for an option.
-        number = (uuid.uuid4().int >> 1).to_bytes(16)
-        cluster_id = base64.urlsafe_b64encode(number).decode().rstrip("=")
+        cluster_id = _new_cluster_id() if self._first is None else self._first._cluster_id()
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config"]
         done = subprocess.run(
             [*self._java(), *tool, str(self.folder / "server.properties")],
@@ -203,6 +218,12 @@ class Kafka(Server):
 
     def _command(self) -> list[str]:
         return [*self._java(), "kafka.Kafka", str(self.folder / "server.properties")]
+
+
+def _new_cluster_id() -> str:
+    # Shifted, so that it never begins with a dash: the tool would take it for an option.
+    number = (uuid.uuid4().int >> 1).to_bytes(16)
+    return base64.urlsafe_b64encode(number).decode().rstrip("=")
 
 
 class _Recording(Kafka):

@@ -30,9 +30,10 @@ from bandstand.streams.join_types import (
     parse_tail,
     resume_times,
 )
+from bandstand.streams.leaders import Place
 from bandstand.streams.outcomes import GaplessProducer
 from bandstand.streams.tail import LogEnds
-from bandstand.streams.ticker import BrokerClock, Place, Ticker
+from bandstand.streams.ticker import BrokerClock, Ticker
 from bandstand.web import Health
 
 __all__ = ["Lanes", "OwnPartition"]
@@ -333,8 +334,7 @@ class Lanes:
                 self._ticker.open(
                     own.places[log],
                     header=rules.to_header(),
-                    opened=opened,
-                    last_tick=last_tick,
+                    opened=opened.at,
                     settled=fresh if last_tick is None else last_tick >= since,
                     busy=partial(own.busy, log),
                 )

@@ -12,7 +12,7 @@ from bandstand.durations import format_duration, milliseconds
 from bandstand.errors import SettingsError
 from bandstand.settings import JoinSettings
 
-__all__ = ["GuardRules", "LogClock", "Reading", "Verdict"]
+__all__ = ["Brake", "GuardRules", "LogClock", "Reading", "Verdict"]
 
 Reason = Literal["due", "not_due", "under_way", "stale_time", "settle", "brake"]
 
@@ -58,9 +58,9 @@ class GuardRules(NamedTuple):
     tick, idle_tick
         Time between two ticks of a log with and without work.
     pause
-        Longest time without a word from the leader after which it need not settle.
+        Longest time for which a log may be unwritable without having to settle.
     settle
-        How long a leader must have answered after a pause.
+        How long it must have been writable after a pause.
     brake_ms
         How far the broker's time may run ahead of this process's clock, milliseconds.
     brake_release
@@ -76,6 +76,11 @@ class GuardRules(NamedTuple):
     brake_ms: int
     brake_release: float
     stale: float = 1.0
+
+    @property
+    def gone(self) -> float:
+        """After how long a topic that is denied is held to be gone."""
+        return self.pause + self.settle
 
     @classmethod
     def from_settings(cls, join: JoinSettings) -> GuardRules:
@@ -102,6 +107,62 @@ class GuardRules(NamedTuple):
         )
 
 
+class Brake:
+    """Holds the broker's time against this process's clock; one for all logs of a process.
+
+    Parameters
+    ----------
+    rules
+        The guards' settings.
+
+    Examples
+    --------
+    >>> rules = GuardRules(1, 10, pause=5, settle=15, brake_ms=5_000, brake_release=600)
+    >>> brake = Brake(rules)
+    >>> brake.holds(Reading(1_000_000, at=50.0)), brake.holds(Reading(4_600_000, at=51.0))
+    (False, True)
+    """
+
+    def __init__(self, rules: GuardRules) -> None:
+        self._rules = rules
+        self._anchor: Reading | None = None
+        """The largest time of the broker's that was trusted, and when that was."""
+        self._since: float | None = None
+
+    @property
+    def engaged(self) -> bool:
+        """Whether the broker's time is held to be wrong."""
+        return self._since is not None
+
+    def holds(self, reading: Reading) -> bool:
+        """Tell whether a time ran too far ahead to be written; the first one is trusted."""
+        if not self._is_ahead(reading):
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = reading.at
+        if reading.at - self._since < self._rules.brake_release:
+            return True
+        self.accept(reading)
+        return False
+
+    def trust(self, reading: Reading) -> None:
+        """Note a time that was written into a log, or that none was there to be written into."""
+        if self._anchor is None or reading.broker_ms >= self._anchor.broker_ms:
+            self._anchor = reading
+
+    def accept(self, reading: Reading) -> None:
+        """Trust the broker's time as it is now."""
+        self._anchor = reading
+        self._since = None
+
+    def _is_ahead(self, reading: Reading) -> bool:
+        if self._anchor is None:
+            self._anchor = reading
+        passed_ms = (reading.at - self._anchor.at) * 1_000
+        return reading.broker_ms - self._anchor.broker_ms - passed_ms > self._rules.brake_ms
+
+
 class LogClock:
     """Decides about the ticks of one log.
 
@@ -110,9 +171,7 @@ class LogClock:
     rules
         The guards' settings.
     opened
-        The broker's time when the log was taken over.
-    last_tick
-        Time of the newest tick that is known, milliseconds since the epoch.
+        Seconds of the monotonic clock at which the log was taken over.
     settled
         Whether the log may be ticked at once: it never had a tick, or its last one isn't older than
         a take-over takes.
@@ -120,43 +179,39 @@ class LogClock:
     Examples
     --------
     >>> rules = GuardRules(1, 10, pause=5, settle=15, brake_ms=5_000, brake_release=600)
-    >>> clock = LogClock(rules, opened=Reading(1_000_000, at=50.0), last_tick=None, settled=True)
-    >>> clock.decide(Reading(1_000_100, at=50.1), now=50.1, busy=True).reason
+    >>> clock = LogClock(rules, opened=50.0, settled=True)
+    >>> clock.decide(Reading(1_000_100, at=50.1), now=50.1, busy=True, braked=False).reason
     'due'
     """
 
-    def __init__(
-        self, rules: GuardRules, *, opened: Reading, last_tick: int | None, settled: bool
-    ) -> None:
+    def __init__(self, rules: GuardRules, *, opened: float, settled: bool) -> None:
         self._rules = rules
-        self._anchor = opened
-        """The newest moment at which the broker's time was trusted."""
-        self._largest = last_tick
         self._settled = settled
         self._answering_since: float | None = None
-        self._answered: float | None = opened.at if settled else None
+        self._answered: float | None = opened if settled else None
+        self._written = False
+        """Whether a tick was written since the log settled."""
+        self._refused = False
+        """Whether a tick was not written, after others were."""
         self._sent: Reading | None = None
         self._paced: float | None = None
-        self._braked_since: float | None = None
-
-    @property
-    def braked(self) -> bool:
-        """Whether the broker's time is held to be wrong."""
-        return self._braked_since is not None
-
-    @property
-    def settled(self) -> bool:
-        """Whether ticks may be written as far as the leader is concerned."""
-        return self._settled
 
     def answered(self, *, asked: float, now: float) -> None:
-        """Note that the leader answered now what it was asked then; both on the monotonic clock."""
+        """Note that the log could be written, as far as its leader and the cluster tell.
+
+        Parameters
+        ----------
+        asked, now
+            When they were asked, and when they answered; seconds of the monotonic clock.
+        """
+        if self._refused:
+            return  # what a tick found out is nearer to the truth
         if self._silent(asked):
+            self._unsettle()
             self._answering_since = now
-            self._settled = False
         self._answered = asked if self._answered is None else max(asked, self._answered)
 
-    def decide(self, reading: Reading, *, now: float, busy: bool) -> Verdict:
+    def decide(self, reading: Reading, *, now: float, busy: bool, braked: bool) -> Verdict:
         """Decide whether a tick with the reading's time may be written now.
 
         Parameters
@@ -167,6 +222,8 @@ class LogClock:
             Seconds of the monotonic clock.
         busy
             Whether the log had a record since its last tick, or a decision waits.
+        braked
+            Whether the reading ran too far ahead.
         """
         if self._sent is not None:
             return Verdict("under_way")
@@ -176,9 +233,7 @@ class LogClock:
             return Verdict("settle")
         if not self._is_due(now, busy):
             return Verdict("not_due")
-        if self._is_ahead(reading):
-            return Verdict("brake")
-        return Verdict("due")
+        return Verdict("brake" if braked else "due")
 
     def sent(self, reading: Reading) -> None:
         """Note that a tick is under way."""
@@ -189,46 +244,34 @@ class LogClock:
         assert self._sent is not None
         reading, self._sent = self._sent, None
         self._paced = reading.at
-        self._settled = True
+        self._settled = self._written = True
+        self._refused = False
         self._answered = max(reading.at, self._answered or reading.at)
-        if self._largest is None or reading.broker_ms >= self._largest:
-            self._largest = reading.broker_ms
-            self._anchor = reading
 
     def failed(self) -> None:
         """Note that the tick under way wasn't written in time; the next try gets a fresh time."""
         self._sent = None
+        if self._written:
+            self._refused = True
+        else:
+            self._unsettle()  # the answers were wrong
 
-    def accept(self, reading: Reading) -> None:
-        """Trust the broker's time as it is now."""
-        self._anchor = reading
-        self._braked_since = None
+    def _unsettle(self) -> None:
+        self._settled = self._written = self._refused = False
+        self._answering_since = None
+        self._answered = None
 
     def _silent(self, now: float) -> bool:
         return self._answered is None or now - self._answered > self._rules.pause
 
     def _leader_settled(self, now: float) -> bool:
         if self._silent(now):
-            self._settled = False
-            self._answering_since = None
-            self._answered = None
+            self._unsettle()
         elif not self._settled and self._answering_since is not None:
             self._settled = now - self._answering_since >= self._rules.settle
         return self._settled
 
     def _is_due(self, now: float, busy: bool) -> bool:
-        interval = self._rules.tick if busy else self._rules.idle_tick
+        interval = self._rules.tick if busy or self._refused else self._rules.idle_tick
         # Half: the caller comes by once a tick, and not to the millisecond.
         return self._paced is None or now - self._paced >= interval - self._rules.tick / 2
-
-    def _is_ahead(self, reading: Reading) -> bool:
-        passed_ms = (reading.at - self._anchor.at) * 1_000
-        if reading.broker_ms - self._anchor.broker_ms - passed_ms <= self._rules.brake_ms:
-            self._braked_since = None
-            return False
-        if self._braked_since is None:
-            self._braked_since = reading.at
-        if reading.at - self._braked_since < self._rules.brake_release:
-            return True
-        self.accept(reading)
-        return False

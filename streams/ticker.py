@@ -1,7 +1,6 @@
 """The join's clock: asks the broker for the time and writes it into the logs, in its own thread.
 
-What may be written when is decided in `tick_guards`; here are the producers, the questions to the
-leaders and the thread.
+What may be written when is decided in `tick_guards`; here are the producers and the thread.
 """
 
 from __future__ import annotations
@@ -9,48 +8,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from confluent_kafka import (
     TIMESTAMP_LOG_APPEND_TIME,
     KafkaError,
+    KafkaException,
     Message,
     Producer,
-    TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from bandstand.errors import TopicError
-from bandstand.kafka import admin, producer_config
+from bandstand.kafka import producer_config
 from bandstand.logs import get_logger
 from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.settings import Settings
 from bandstand.streams.join_types import TICK_HEADER
-from bandstand.streams.tick_guards import GuardRules, LogClock, Reading
+from bandstand.streams.leaders import GONE, Leaders, Place
+from bandstand.streams.tick_guards import Brake, GuardRules, LogClock, Reading
 
-__all__ = ["BrokerClock", "Place", "Ticker", "now"]
+__all__ = ["BrokerClock", "Ticker", "now"]
 
 _log = get_logger(__name__)
-_METADATA_AGE_MS = 1_000
 _DEADLINE_MS = 2_000
 _POLL_S = 0.05
-_GONE_S = 30.0
-_GONE = (
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-)
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-class Place(NamedTuple):
-    """One partition of one topic."""
-
-    topic: str
-    partition: int
 
 
 def now() -> float:
@@ -58,17 +41,30 @@ def now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-def _tick_producer(settings: Settings, **overrides: object) -> Producer:
+def _tick_producer(settings: Settings) -> Producer:
     # Not idempotent: a tick twice does no harm, a producer that repairs its sequence delays.
+    # No retries: each try needs a fresh time, and its error tells why.
     config = producer_config(
         settings,
         enable_idempotence=False,
         message_timeout_ms=_DEADLINE_MS,
         request_timeout_ms=_DEADLINE_MS,
         linger_ms=0,
-        **overrides,
+        retries=0,
     )
     return Producer(config)
+
+
+def _produce(
+    producer: Producer,
+    answer: Callable[[KafkaError | None, Message | None], None],
+    **record: Any,
+) -> None:
+    """Send a record; whatever becomes of it, at once or later, the answer says it."""
+    try:
+        producer.produce(**record, on_delivery=answer)
+    except KafkaException as error:
+        answer(error.args[0], None)
 
 
 class BrokerClock:
@@ -83,6 +79,8 @@ class BrokerClock:
     def __init__(self, settings: Settings) -> None:
         self._topic = TopicNames(settings.topics.prefix).clock
         self._producer = _tick_producer(settings)
+        self._patience = GuardRules.from_settings(settings.join).gone
+        self._gone_since: float | None = None
 
     def read(self, within: float) -> Reading | None:
         """Ask for the time.
@@ -103,19 +101,17 @@ class BrokerClock:
             If the topic doesn't carry the broker's time, or isn't there.
         """
         asked = now()
-        answers: list[tuple[KafkaError | None, Message]] = []
-        self._producer.produce(
-            self._topic, b"", on_delivery=lambda error, message: answers.append((error, message))
-        )
+        answers: list[tuple[KafkaError | None, Message | None]] = []
+        _produce(self._producer, lambda *answer: answers.append(answer), topic=self._topic)
         while not answers and now() - asked < within:
             self._producer.poll(min(_POLL_S, within))
         if not answers:
             return None
         error, message = answers[0]
-        if error is not None:
-            if error.code() in _GONE:
-                raise TopicError(f"topic {self._topic!r} can't be written: {error.str()}")
+        if error is not None or message is None:
+            self._note_gone(error)
             return None
+        self._gone_since = None
         kind, broker_ms = message.timestamp()
         if kind != TIMESTAMP_LOG_APPEND_TIME:
             raise TopicError(
@@ -123,6 +119,17 @@ class BrokerClock:
                 f"--topic {self._topic} --add-config message.timestamp.type=LogAppendTime"
             )
         return Reading(broker_ms, asked)
+
+    def _note_gone(self, error: KafkaError | None) -> None:
+        # A broker that has just started may deny topics that it has.
+        if error is None or error.code() not in GONE:
+            return
+        self._gone_since = self._gone_since or now()
+        if now() - self._gone_since > self._patience:
+            raise TopicError(
+                f"topic {self._topic!r} can't be written: {error.str()}; run 'bandstand topics "
+                "check', and look whether this user may write there"
+            )
 
 
 class _Ticked:
@@ -157,14 +164,12 @@ class Ticker:
         self._clock = clock
         self._die = die
         self._producer = _tick_producer(settings)
-        # After an election the client library asks with the old leader's epoch, and is refused,
-        # as long as it has that in its memory.
-        self._admin: AdminClient = admin(settings, metadata_max_age_ms=_METADATA_AGE_MS)
+        self._leaders = Leaders(settings, timeout=_DEADLINE_MS / 1_000)
+        self._brake = Brake(self._rules)
         self._logs: dict[Place, _Ticked] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._accept = threading.Event()
-        self._questions: dict[Place, Future[Any]] = {}
         self._asked = 0.0
         self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
 
@@ -181,8 +186,7 @@ class Ticker:
         place: Place,
         *,
         header: bytes,
-        opened: Reading,
-        last_tick: int | None,
+        opened: float,
         settled: bool,
         busy: Callable[[], bool],
     ) -> None:
@@ -194,12 +198,12 @@ class Ticker:
             The log.
         header
             The lane's rules, for the tick's header.
-        opened, last_tick, settled
+        opened, settled
             See `LogClock`.
         busy
             Tells whether the log had a record since its last tick or a decision waits.
         """
-        clock = LogClock(self._rules, opened=opened, last_tick=last_tick, settled=settled)
+        clock = LogClock(self._rules, opened=opened, settled=settled)
         with self._lock:
             self._logs[place] = _Ticked(clock, header, busy)
 
@@ -218,7 +222,7 @@ class Ticker:
         None where the log isn't open.
         """
         log = self._logs.get(place)
-        return None if log is None else (now() - log.ticked_at, log.reason, log.clock.braked)
+        return None if log is None else (now() - log.ticked_at, log.reason, self._brake.engaged)
 
     def _run(self) -> None:
         try:
@@ -232,71 +236,81 @@ class Ticker:
     def _round(self) -> None:
         with self._lock:
             logs = dict(self._logs)
-        if not logs:
-            return
+        # Also where no log is open: the brake must know the time before one is.
         reading = self._clock.read(within=_DEADLINE_MS / 1_000)
         self._hear_leaders(logs)
-        if reading is not None:
-            if self._accept.is_set():
-                self._accept.clear()
-                self._accept_time(logs, reading)
+        if reading is None:
+            for log in logs.values():
+                log.reason = "no_time"
+        else:
+            braked = self._is_braked(reading)
+            if not logs and not braked:
+                self._brake.trust(reading)
             for place, log in logs.items():
-                self._maybe_tick(place, log, reading)
+                self._maybe_tick(place, log, reading, braked=braked)
         self._ask_leaders(logs)
 
-    def _accept_time(self, logs: dict[Place, _Ticked], reading: Reading) -> None:
-        _log.warning("the broker's time was accepted by an operator", time_ms=reading.broker_ms)
-        for log in logs.values():
-            log.clock.accept(reading)
-
-    def _maybe_tick(self, place: Place, log: _Ticked, reading: Reading) -> None:
-        busy = log.busy()
-        braked = log.clock.braked
-        verdict = log.clock.decide(reading, now=now(), busy=busy)
-        if verdict.reason != log.reason and verdict.reason == "settle":
-            _log.warning("leader was silent; no ticks until it settles", place=place)
-        log.reason = verdict.reason
-        if log.clock.braked and not braked:
+    def _is_braked(self, reading: Reading) -> bool:
+        if self._accept.is_set():
+            self._accept.clear()
+            _log.warning("the broker's time was accepted by an operator", time_ms=reading.broker_ms)
+            self._brake.accept(reading)
+        engaged = self._brake.engaged
+        if self._brake.holds(reading) and not engaged:
             _log.error(
                 "the broker's clock ran ahead of this worker's; no ticks until an operator "
                 "confirms it (POST /clock/accept) or the brake's time is over",
-                place=place,
                 broker_ms=reading.broker_ms,
             )
+        return self._brake.engaged
+
+    def _maybe_tick(self, place: Place, log: _Ticked, reading: Reading, *, braked: bool) -> None:
+        verdict = log.clock.decide(reading, now=now(), busy=log.busy(), braked=braked)
+        if verdict.reason != log.reason and verdict.reason == "settle":
+            _log.warning("the log can't be written; no ticks until it settles", place=place)
+        log.reason = verdict.reason
         if verdict.tick:
             self._tick(place, log, reading)
 
     def _tick(self, place: Place, log: _Ticked, reading: Reading) -> None:
         log.clock.sent(reading)
-        self._producer.produce(
-            place.topic,
-            None,
-            TICK_KEY,
-            place.partition,
+        _produce(
+            self._producer,
+            partial(self._ticked, place, log, reading),
+            topic=place.topic,
+            key=TICK_KEY,
+            partition=place.partition,
             timestamp=reading.broker_ms,
             headers=[(TICK_HEADER, log.header)],
-            on_delivery=partial(self._ticked, log, reading.at),
         )
 
-    def _ticked(self, log: _Ticked, at: float, error: KafkaError | None, message: Message) -> None:
+    def _ticked(
+        self,
+        place: Place,
+        log: _Ticked,
+        reading: Reading,
+        error: KafkaError | None,
+        _record: object,
+    ) -> None:
         if error is None:
+            self._brake.trust(reading)
             log.clock.delivered()
-            log.ticked_at = at
+            log.ticked_at = reading.at
             log.gone_since = None
             return
         log.clock.failed()
-        where = f"{message.topic()}/{message.partition()}"
-        _log.warning("a tick was not written", place=where, error=error.str())
-        if error.code() in _GONE:
-            self._note_gone(log, where, error)
+        _log.warning("a tick was not written", place=place, error=error.str())
+        if error.code() in GONE:
+            self._note_gone(place, log, error)
 
-    def _note_gone(self, log: _Ticked, where: str, error: KafkaError) -> None:
+    def _note_gone(self, place: Place, log: _Ticked, error: KafkaError) -> None:
         # A broker that has just started may deny topics that it has.
         log.gone_since = log.gone_since or now()
-        if now() - log.gone_since > _GONE_S:
+        if now() - log.gone_since > self._rules.gone:
             raise TopicError(
-                f"{where} can't be written any more: {error.str()}; was the topic deleted, or the "
-                "right to write taken away?"
+                f"topic {place.topic!r}, partition {place.partition}, can't be written any more: "
+                f"{error.str()}; was the topic deleted, or the right to use it taken away? Give "
+                "the right back; what was deleted is lost, and needs a new lane"
             )
 
     def _poll_until(self, end: float) -> None:
@@ -307,28 +321,18 @@ class Ticker:
                 return
 
     def _ask_leaders(self, logs: dict[Place, _Ticked]) -> None:
-        if self._questions or now() - self._asked < self._rules.pause / 5:
+        if self._leaders.asked or now() - self._asked < self._rules.pause / 5:
             return
         silent = [place for place, log in logs.items() if log.reason != "due"]
-        if not silent:
-            return
-        self._asked = now()
-        end: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        futures = self._admin.list_offsets(
-            {TopicPartition(*place): end for place in silent},
-            request_timeout=_DEADLINE_MS / 1_000,
-        )
-        self._questions = {Place(tp.topic, tp.partition): f for tp, f in futures.items()}
+        if silent:
+            self._asked = now()
+            self._leaders.ask(silent)
 
     def _hear_leaders(self, logs: dict[Place, _Ticked]) -> None:
-        answered, _ = wait(self._questions.values(), timeout=0)
-        for place, future in list(self._questions.items()):
-            if future in answered:
-                del self._questions[place]
-                if place in logs and _is_answer(future):
-                    logs[place].clock.answered(asked=self._asked, now=now())
-
-
-def _is_answer(future: Future[Any]) -> bool:
-    # A question that ran out of time comes back without an error, and with no offset either.
-    return future.exception() is None and future.result().offset >= 0
+        answer = self._leaders.hear()
+        if answer is None:
+            return
+        for place in answer.writable & logs.keys():
+            logs[place].clock.answered(asked=self._asked, now=now())
+        for place in answer.gone.keys() & logs.keys():
+            self._note_gone(place, logs[place], answer.gone[place])

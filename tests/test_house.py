@@ -60,6 +60,7 @@ SHELLS = {
         "join",
         "join_metrics",
         "lanes",
+        "leaders",
         "learn",
         "outcomes",
         "publish",

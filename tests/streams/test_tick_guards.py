@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bandstand.errors import SettingsError
 from bandstand.settings import JoinSettings
-from bandstand.streams.tick_guards import GuardRules, LogClock, Reading
+from bandstand.streams.tick_guards import Brake, GuardRules, LogClock, Reading
 
 RULES = GuardRules(
     tick=1.0, idle_tick=10.0, pause=5.0, settle=15.0, brake_ms=5_000, brake_release=600.0
@@ -22,18 +22,12 @@ EPOCH_MS = 1_700_000_000_000
 class Life:
     """A log, its leader and a broker's clock, moved on by hand."""
 
-    def __init__(
-        self, *, last_tick_ago: float | None = None, settled: bool = True, at: float = 100.0
-    ) -> None:
+    def __init__(self, *, settled: bool = True, at: float = 100.0) -> None:
         self.at = at
         self.offset_ms = EPOCH_MS
-        last = None if last_tick_ago is None else self.reading().broker_ms - last_tick_ago * 1_000
-        self.clock = LogClock(
-            RULES,
-            opened=self.reading(),
-            last_tick=None if last is None else int(last),
-            settled=settled,
-        )
+        self.brake = Brake(RULES)
+        self.brake.holds(self.reading())
+        self.clock = LogClock(RULES, opened=at, settled=settled)
         self.ticks: list[int] = []
 
     def reading(self) -> Reading:
@@ -43,23 +37,27 @@ class Life:
     def try_tick(self, *, busy: bool = True, deliver: bool = True) -> str:
         """Do what the ticker does once a tick."""
         reading = self.reading()
-        verdict = self.clock.decide(reading, now=self.at, busy=busy)
+        braked = self.brake.holds(reading)
+        verdict = self.clock.decide(reading, now=self.at, busy=busy, braked=braked)
         if verdict.tick:
             self.clock.sent(reading)
             if deliver:
                 self.clock.delivered()
+                self.brake.trust(reading)
                 self.ticks.append(reading.broker_ms)
         return verdict.reason
 
-    def live(self, seconds: float, *, answers: bool = True, busy: bool = True) -> list[str]:
-        """Let time pass, a round a second; the leader answers, or doesn't."""
+    def live(
+        self, seconds: float, *, answers: bool = True, busy: bool = True, writable: bool = True
+    ) -> list[str]:
+        """Let time pass, a round a second; the leader answers, or doesn't, and refuses ticks."""
         reasons = []
         for _ in range(round(seconds)):
             self.at += 1.0
             if answers:
                 self.clock.answered(asked=self.at, now=self.at)
-                reasons.append(self.try_tick(busy=busy))
-            elif self.try_tick(busy=busy, deliver=False) == "due":
+            reasons.append(self.try_tick(busy=busy, deliver=answers and writable))
+            if reasons[-1] == "due" and not (answers and writable):
                 self.clock.failed()
         return reasons
 
@@ -93,6 +91,8 @@ def test_an_idle_log_that_gets_work_is_ticked_at_once() -> None:
 def test_deadline_one_tick_at_most_is_under_way() -> None:
     """Ticks don't pile up behind one that isn't acknowledged; after it failed the next may go."""
     life = Life()
+    life.live(1)
+    life.at += 1
     assert life.try_tick(deliver=False) == "due"
     life.at += 1
     assert life.try_tick() == "under_way"
@@ -106,7 +106,8 @@ def test_deadline_a_time_that_has_aged_is_not_written() -> None:
     reading = life.reading()
     life.at += 1.5
     life.clock.answered(asked=life.at, now=life.at)
-    assert life.clock.decide(reading, now=life.at, busy=True).reason == "stale_time"
+    verdict = life.clock.decide(reading, now=life.at, busy=True, braked=False)
+    assert verdict.reason == "stale_time"
 
 
 def test_settle_after_an_outage_the_leader_must_have_answered_for_a_while() -> None:
@@ -133,9 +134,43 @@ def test_settle_starts_anew_when_the_leader_falls_silent_again() -> None:
     assert life.live(1) == ["due"]
 
 
+def test_settle_a_leader_that_answers_and_refuses_ticks_is_no_live_one() -> None:
+    """Answers don't count while ticks fail; when they count again, they must do so for a while."""
+    life = Life()
+    life.live(5)
+    refused = life.live(80, writable=False)
+    assert refused[:5] == ["due"] * 5
+    tries = [i for i, reason in enumerate(refused[6:]) if reason == "due"]
+    assert [b - a for a, b in pairwise(tries)] == [16] * 3
+
+
+def test_settle_a_tick_that_fails_after_settling_shows_that_the_answers_were_wrong() -> None:
+    """Whoever has settled by answers alone begins anew at the first refusal."""
+    life = Life(settled=False)
+    life.live(15)
+    assert life.live(1, writable=False) == ["due"]
+    assert set(life.live(15)) == {"settle"}
+    assert life.live(1) == ["due"]
+
+
+def test_settle_is_needed_by_a_new_owner_whose_first_tick_is_refused() -> None:
+    """It can't know for how long the log was refused before."""
+    life = Life()
+    assert life.live(1, writable=False) == ["due"]
+    assert set(life.live(15)) == {"settle"}
+
+
+def test_a_tick_that_is_refused_once_needs_no_settling() -> None:
+    """An election takes a moment; the next round makes up for it, and answers count again."""
+    life = Life()
+    life.live(5)
+    assert life.live(3, writable=False) == ["due"] * 3
+    assert life.live(60, busy=False).count("due") == 6
+
+
 def test_settle_is_needed_by_a_new_owner_after_a_long_time_without_ticks() -> None:
     """Nobody knows whether the brokers or only the workers were away."""
-    life = Life(last_tick_ago=60, settled=False)
+    life = Life(settled=False)
     assert set(life.live(15)) == {"settle"}
     assert life.live(1) == ["due"]
 
@@ -162,10 +197,10 @@ def test_brake_time_that_ran_ahead_is_not_written() -> None:
     life.live(5)
     life.offset_ms += 3_600_000
     assert life.live(599) == ["brake"] * 599
-    assert life.clock.braked
+    assert life.brake.engaged
     life.live(2)
     assert life.ticks[-1] > EPOCH_MS + 3_600_000
-    assert not life.clock.braked
+    assert not life.brake.engaged
 
 
 def test_brake_is_released_by_an_operator() -> None:
@@ -174,7 +209,7 @@ def test_brake_is_released_by_an_operator() -> None:
     life.live(5)
     life.offset_ms += 3_600_000
     life.live(3)
-    life.clock.accept(life.reading())
+    life.brake.accept(life.reading())
     assert life.live(1) == ["due"]
 
 
@@ -186,7 +221,7 @@ def test_brake_lets_go_when_the_clock_comes_back() -> None:
     life.live(3)
     life.offset_ms -= 3_600_000
     assert life.live(1) == ["due"]
-    assert not life.clock.braked
+    assert not life.brake.engaged
 
 
 def test_a_clock_that_went_back_and_forth_is_not_braked() -> None:
@@ -212,7 +247,7 @@ def test_time_in_the_log_never_runs_ahead(
 ) -> None:
     """Whatever fails and whichever clock jumps: no tick is more than the brake ahead of its log."""
     life = Life()
-    largest, largest_at = None, 0.0
+    largest, largest_at = life.reading().broker_ms, life.at
     for seconds, answers, busy, jump in steps:
         life.at += seconds
         life.offset_ms += jump
@@ -221,10 +256,10 @@ def test_time_in_the_log_never_runs_ahead(
         reading = life.reading()
         if life.try_tick(busy=busy) != "due" or not life.ticks:
             continue
-        if largest is not None and life.at - largest_at < RULES.brake_release:
+        if life.at - largest_at < RULES.brake_release:
             passed_ms = (life.at - largest_at) * 1_000
             assert reading.broker_ms - largest - passed_ms <= RULES.brake_ms + 1
-        if largest is None or reading.broker_ms >= largest:
+        if reading.broker_ms >= largest:
             largest, largest_at = reading.broker_ms, life.at
 
 
@@ -262,4 +297,5 @@ def test_a_fresh_time_is_written(age: float) -> None:
     life = Life()
     reading = life.reading()
     life.at += age
-    assert life.clock.decide(reading, now=life.at, busy=True).reason == "due"
+    verdict = life.clock.decide(reading, now=life.at, busy=True, braked=False)
+    assert verdict.reason == "due"

@@ -1,0 +1,87 @@
+"""The ticker on a real broker: what all logs of a process share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bandstand.kafka import TopicReader
+from bandstand.schemas.topics import TopicNames
+from bandstand.settings import Settings
+from bandstand.streams import topics
+from bandstand.streams.leaders import Place
+from bandstand.streams.tick_guards import Reading
+from bandstand.streams.ticker import BrokerClock, Ticker, now
+from tests.streams.given import eventually, given_settings
+
+
+class _Clock(BrokerClock):
+    """The broker's real time, which a test may move ahead."""
+
+    ahead_ms = 0
+
+    def read(self, within: float) -> Reading | None:
+        reading = super().read(within)
+        return reading and reading._replace(broker_ms=reading.broker_ms + self.ahead_ms)
+
+
+def _fail(error: BaseException) -> None:
+    raise error
+
+
+class _Bench:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        topics.create(settings)
+        self.clock = _Clock(settings)
+        self.ticker = Ticker(settings, self.clock, _fail)
+        self.ticker.start()
+        names = TopicNames(settings.topics.prefix)
+        self.places = [Place(names.decisions("fast"), p) for p in range(2)]
+
+    def open(self, place: Place) -> None:
+        self.ticker.open(place, header=b"{}", opened=now(), settled=True, busy=lambda: True)
+
+    def records(self, place: Place) -> int:
+        reader = TopicReader(self.settings, place.topic)
+        found = [m for m in reader.read_to_end(10) if m.partition() == place.partition]
+        reader.close()
+        return len(found)
+
+    def braked(self, place: Place) -> bool:
+        found = self.ticker.without_tick(place)
+        return found is not None and found[1:] == ("brake", True)
+
+
+@pytest.fixture
+def bench(bandstand_kafka: Any, bandstand_prefix: str) -> Iterator[_Bench]:
+    """Tick two logs ten times a second."""
+    join = {"tick": "100ms", "pause": "2s", "settle": "2s"}
+    bench = _Bench(given_settings(bandstand_kafka, bandstand_prefix, join=join))
+    yield bench
+    bench.ticker.stop()
+
+
+def test_a_log_that_is_opened_while_the_brake_holds_gets_no_tick(bench: _Bench) -> None:
+    """The broker's clock jumps; a partition that comes over meanwhile isn't ticked either."""
+    first, second = bench.places
+    bench.open(first)
+    eventually(lambda: bench.records(first) > 1)
+    bench.clock.ahead_ms = 8_000
+    eventually(lambda: bench.braked(first))
+    bench.open(second)
+    eventually(lambda: bench.braked(second))
+    assert bench.records(second) == 0
+    bench.ticker.accept()
+    eventually(lambda: bench.records(second) > 1)
+
+
+def test_a_process_knows_the_time_before_its_first_log(bench: _Bench) -> None:
+    """A worker that waits for its first partition notices a jump of the broker's clock."""
+    eventually(lambda: bench.records(Place(TopicNames(bench.settings.topics.prefix).clock, 0)) > 1)
+    bench.clock.ahead_ms = 8_000
+    bench.open(bench.places[0])
+    eventually(lambda: bench.braked(bench.places[0]))
+    assert bench.records(bench.places[0]) == 0
