@@ -1,36 +1,23 @@
-"""The join's core against an oracle, under any schedule, without a server."""
+"""What the join's core takes and refuses, record by record; test_join_oracle.py has the rules."""
 
 from __future__ import annotations
 
-import os
-import random
-from collections import Counter
-from collections.abc import Callable
-from typing import Any
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bandstand.errors import LogGapError, StateError
 from bandstand.schemas.topics import TICK_KEY
 from bandstand.schemas.wire import Wire
 from bandstand.streams.join_core import JoinCore
 from bandstand.streams.join_types import (
-    Emission,
-    Output,
     Record,
     Records,
     Rules,
     Tail,
     parse_tail,
-    resume_times,
 )
-from tests.streams.join_oracle import Entry, judge
 
 WIRE = Wire.single_object()
 LATENESS, BACKWARD, SKEW = 40, 15, 20
-EXAMPLES = int(os.environ.get("JOIN_EXAMPLES", "100"))
 
 
 def rules(window: int = 50, grace: int = 10) -> Rules:
@@ -69,23 +56,6 @@ def reward_bytes(decision_id: str, reward_id: str, ts: int, value: float = 1.0) 
     )
 
 
-def records(log: list[Entry], *, reward: bool) -> list[Record]:
-    """Turn an oracle's log into Kafka records."""
-    out = []
-    for offset, entry in enumerate(log):
-        if entry.id is None:
-            header = rules(entry.window, entry.grace).to_header()
-            out.append(Record(offset, entry.time, TICK_KEY, None, [("tick", header)]))
-        else:
-            value = (
-                reward_bytes(entry.id, entry.reward_id, entry.time)
-                if reward
-                else decision_bytes(entry.id, entry.time)
-            )
-            out.append(Record(offset, entry.time, entry.id.encode(), value, []))
-    return out
-
-
 def new_core(tail: Tail | None = None, starts: tuple[int, int] = (0, 0)) -> JoinCore:
     """Give a core with small rules."""
     return JoinCore(
@@ -96,139 +66,6 @@ def new_core(tail: Tail | None = None, starts: tuple[int, int] = (0, 0)) -> Join
         decision_start=starts[0],
         reward_start=starts[1],
     )
-
-
-def first_at(log: list[Record], time: int) -> int:
-    """Do what Kafka's timestamp index does: the first offset with at least this timestamp."""
-    return next((record.offset for record in log if record.timestamp >= time), 0)
-
-
-def resumed(decisions: list[Record], rewards: list[Record], outcomes: list[Emission]) -> JoinCore:
-    """Give the core that a new owner starts from the outcome topic alone."""
-    if not outcomes:
-        return new_core()
-    last = outcomes[-1]
-    tail = parse_tail(Record(0, last.timestamp, last.key, last.value, last.headers or []), WIRE)
-    times = resume_times(tail, rules())
-    if times is None:
-        return new_core(tail)
-    start = min(first_at(decisions, times[0]), tail.source_offset + 1)
-    return new_core(tail, (start, first_at(rewards, times[1])))
-
-
-def filtered(emissions: list[Emission]) -> list[dict[str, Any]]:
-    """Read outcomes as every reader does: what doesn't increase the source offset is dropped."""
-    largest, out = -1, []
-    for emission in emissions:
-        if emission.value is not None:
-            outcome = WIRE.loads("outcome", emission.value)
-            if outcome["source_offset"] > largest:
-                largest = outcome["source_offset"]
-                out.append(outcome)
-    return out
-
-
-class Driver:
-    """Reads two logs through cores, by a schedule, as an owner of the partition would."""
-
-    def __init__(self, decisions: list[Record], rewards: list[Record], seed: int) -> None:
-        self.decisions, self.rewards = decisions, rewards
-        self.random = random.Random(seed)
-        self.topic: list[Emission] = []
-        self.counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        self.refused: list[int] = []
-
-    def _step(self, core: JoinCore, heed: bool) -> bool:
-        choices: list[tuple[Callable[[Records], Output], list[Record], int]] = []
-        if core.wants_decisions or not heed:
-            choices.append((core.push_decisions, self.decisions, core.next_decision))
-        if core.wants_rewards or not heed:
-            choices.append((core.push_rewards, self.rewards, core.next_reward))
-        choices = [choice for choice in choices if choice[2] < len(choice[1])]
-        if not choices:
-            return False
-        push, log, start = self.random.choice(choices)
-        output = push(Records.of(log[start : start + self.random.choice((1, 2, 3, 100))]))
-        self.topic += output.emissions
-        self.counts[0].update(output.decisions)
-        self.counts[1].update(output.rewards)
-        self.refused += [refusal.record.offset for refusal in output.refusals]
-        return True
-
-    def run(self, *, restarts: bool, heed: bool = True) -> None:
-        """Read to the end, restarting at random steps from the outcome topic alone."""
-        core = new_core()
-        zombie: JoinCore | None = None
-        while self._step(core, heed):
-            if restarts and self.random.random() < 0.15:
-                progress = core.progress()
-                if progress is not None and self.random.random() < 0.5:
-                    self.topic.append(progress)
-                zombie = core
-                core = resumed(self.decisions, self.rewards, self.topic)
-            if zombie is not None and self.random.random() < 0.3:
-                self._step(zombie, heed)
-
-
-IDS = st.sampled_from("abcdefgh")
-
-
-@st.composite
-def logs(draw: st.DrawFn) -> tuple[list[Entry], list[Entry]]:
-    """Draw two logs whose ticks share a clock, with gaps, jumps back and wrong times."""
-    both: tuple[list[Entry], list[Entry]] = ([], [])
-    now = 1_000
-    for _ in range(draw(st.integers(3, 18))):
-        for log in both:
-            for _ in range(draw(st.integers(0, 3))):
-                off = draw(
-                    st.sampled_from((0, 0, 1, 9, 10, 14, 15, 16, 20, 21, 39, 40, 41, 49, 50, 51))
-                )
-                time = now + draw(st.sampled_from((-1, -1, -1, 1))) * off
-                log.append(Entry(time, draw(IDS), draw(st.sampled_from(("r", "s")))))
-        now += draw(st.sampled_from((0, 1, 10, 10, 10, 25, 60, 300, -15)))
-        window, grace = draw(st.sampled_from(((50, 10), (50, 10), (50, 0), (20, 10), (90, 5))))
-        for log in both:
-            if draw(st.integers(0, 9)):
-                log.append(Entry(now, None, "", window, grace))
-    return both
-
-
-@settings(max_examples=EXAMPLES, deadline=None)
-@given(logs(), st.integers(0, 2**32), st.booleans())
-def test_outcomes_are_the_oracles_whatever_the_schedule(
-    both: tuple[list[Entry], list[Entry]], seed: int, heed: bool
-) -> None:
-    """Batch sizes and reading order change neither outcomes nor accounts."""
-    decisions, rewards = records(both[0], reward=False), records(both[1], reward=True)
-    driver = Driver(decisions, rewards, seed)
-    driver.run(restarts=False, heed=heed)
-    expected = judge(*both, LATENESS, BACKWARD, SKEW)
-    got = filtered(driver.topic)
-    assert [o["source_offset"] for o in got] == [o.offset for o in expected.outcomes]
-    for outcome, oracle in zip(got, expected.outcomes, strict=True):
-        assert outcome["before"] == oracle.before
-        assert [reward["offset"] for reward in outcome["rewards"]] == oracle.rewards
-    decided = Counter(expected.decisions.values())
-    assert driver.counts[0] == decided
-    final = driver.counts[1]
-    all_states = Counter(expected.rewards.values())
-    assert final["joined"] == all_states["joined"]
-    assert all(final[state] <= all_states[state] for state in final)
-
-
-@settings(max_examples=EXAMPLES, deadline=None)
-@given(logs(), st.integers(0, 2**32))
-def test_restarts_and_zombies_change_no_byte(
-    both: tuple[list[Entry], list[Entry]], seed: int
-) -> None:
-    """Owners that start from the outcome topic alone, and ones that go on, write the same bytes."""
-    decisions, rewards = records(both[0], reward=False), records(both[1], reward=True)
-    alone = Driver(decisions, rewards, seed)
-    alone.run(restarts=False)
-    storm = Driver(decisions, rewards, seed)
-    storm.run(restarts=True)
-    assert filtered(storm.topic) == filtered(alone.topic)
 
 
 def of(rows: list[Record]) -> Records:
