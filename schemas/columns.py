@@ -25,7 +25,7 @@ from bandstand.schemas.codec import decode, encode
 from bandstand.schemas.definitions import current, schema_json
 from bandstand.schemas.maps import repeat_a_key
 from bandstand.schemas.primitives import write_long
-from bandstand.schemas.wire import Wire
+from bandstand.schemas.wire import CONFLUENT_HEADER, SINGLE_OBJECT_HEADER, Wire
 
 __all__ = ["Bad", "Batch", "arrow_schema", "columns", "encode_columns"]
 
@@ -68,9 +68,10 @@ class Batch:
     bad
         The others, ascending.
     frames
-        Each good row's bytes, the current schema's from ``start`` on.
+        Each good row's bytes with their header, in the current schema and as this process frames
+        them; what came in another schema or with another header was written anew.
     start
-        Length of the header that the frames still have.
+        Length of the header.
     """
 
     table: pa.RecordBatch
@@ -81,7 +82,7 @@ class Batch:
 
     @cached_property
     def bodies(self) -> list[bytes]:
-        """Each good row's own bytes as the current schema gives them, without a header."""
+        """Each good row's bytes as the current schema gives them, without a header."""
         return [frame[self.start :] for frame in self.frames]
 
 
@@ -90,7 +91,6 @@ class _Frames:
     """Values whose headers were read, with the indexes they came from."""
 
     frames: list[bytes]
-    start: int
     rows: list[int]
     bad: list[Bad]
 
@@ -139,15 +139,16 @@ def columns(name: str, values: Sequence[bytes | None], wire: Wire) -> Batch:
     if (size := sum(map(len, filter(None, values)))) > LARGEST_BATCH:
         raise ValueError(f"a batch of {size} bytes; allowed: {LARGEST_BATCH}; split it")
     found = _frames(name, values, wire)
-    tables, refused = _sift(_reader(name), found, range(len(found.frames)))
+    start = len(wire.header(name))
+    tables, refused = _sift(_reader(name, start), found, range(len(found.frames)))
     if refused:
-        found = _without(name, found, refused)
+        found = _without(name, found, start, refused)
     return Batch(
         table=_joined(name, tables),
         rows=np.asarray(found.rows, dtype=np.int64),
         bad=sorted(found.bad, key=lambda bad: bad.index),
         frames=found.frames,
-        start=found.start,
+        start=start,
     )
 
 
@@ -197,11 +198,11 @@ def _frames(name: str, values: Sequence[bytes | None], wire: Wire) -> _Frames:
     header = wire.header(name)
     frames = [value for value in values if value is not None and value.startswith(header)]
     if len(frames) == len(values):
-        return _Frames(frames, len(header), list(range(len(frames))), [])
-    found = _Frames([], 0, [], [])
+        return _Frames(frames, list(range(len(frames))), [])
+    found = _Frames([], [], [])
     for row, value in enumerate(values):
         try:
-            frame = _body(name, value, wire)
+            frame = _frame(name, value, wire, header)
         except EventError as error:
             found.bad.append(Bad(row, error))
         else:
@@ -210,37 +211,49 @@ def _frames(name: str, values: Sequence[bytes | None], wire: Wire) -> _Frames:
     return found
 
 
-def _body(name: str, value: bytes | None, wire: Wire) -> bytes:
-    """Give a record's bytes in the current schema, written anew where they are in another."""
+def _frame(name: str, value: bytes | None, wire: Wire, header: bytes) -> bytes:
+    """Give a record in the current schema and with our header, written anew where it differs."""
+    if value is not None and value.startswith(header):
+        return value
     split = wire.split(name, value)
     assert value is not None
     body = value[split.body_start :]
     if split.writer.is_current(name):
-        return body
-    return encode(name, decode(name, body, split.writer))
+        return header + body
+    return header + encode(name, decode(name, body, split.writer))
 
 
 Reader = Callable[[list[bytes]], pa.RecordBatch]
 
+# Avro fields as long as a header: a version byte or two read as a number, then the schema's name.
+# So a batch is read with its headers on, and no record is copied only to lose one.
+_HEADER_FIELDS: Final = {SINGLE_OBJECT_HEADER: "double", CONFLUENT_HEADER: "float"}
+
 
 @cache
-def _reader(name: str) -> Reader:
-    """Choose the codec of a schema."""
+def _reader(name: str, start: int) -> Reader:
+    """Choose the codec of a schema, for records behind headers of so many bytes."""
     schema = current(name)
-    fields = [*schema.definition["fields"], {"name": "end", "type": "long"}]
-    with_end = json.dumps({**schema.definition, "fields": fields})
+    fields = [
+        {"name": "head", "type": "long"},
+        {"name": "head_rest", "type": _HEADER_FIELDS[start]},
+        *schema.definition["fields"],
+        {"name": "end", "type": "long"},
+    ]
+    with_ends = json.dumps({**schema.definition, "fields": fields})
 
     def in_rust(ended: list[bytes]) -> pa.RecordBatch:
-        table = pyruhvro.deserialize_array(ended, with_end)
+        table = pyruhvro.deserialize_array(ended, with_ends)
         table.validate(full=True)
         if not pc.all(pc.equal(table["end"], END)).as_py():
             raise ValueError("bytes follow a record")
+        table = table.drop_columns(["head", "head_rest", "end"])
         if any(repeat_a_key(column) for column in table.columns):
             raise ValueError("a map has a key twice")
-        return table.drop_columns(["end"])
+        return table
 
     def in_python(ended: list[bytes]) -> pa.RecordBatch:
-        records = [decode(name, body.removesuffix(END_BYTES)) for body in ended]
+        records = [decode(name, frame[start:].removesuffix(END_BYTES)) for frame in ended]
         return pa.RecordBatch.from_pylist(records, schema=arrow_schema(name))
 
     return in_rust if schema.in_rust else in_python
@@ -248,9 +261,8 @@ def _reader(name: str) -> Reader:
 
 def _sift(read: Reader, found: _Frames, part: range) -> tuple[list[pa.RecordBatch], list[int]]:
     """Read what can be read, halving what is refused; the places of what can't come second."""
-    start = found.start
     try:
-        return [read([found.frames[at][start:] + END_BYTES for at in part])], []
+        return [read([frame + END_BYTES for frame in found.frames[part.start : part.stop]])], []
     except (ValueError, EventError):
         if len(part) == 1:
             return [], [part.start]
@@ -264,16 +276,13 @@ def _sift(read: Reader, found: _Frames, part: range) -> tuple[list[pa.RecordBatc
     return tables, refused
 
 
-def _without(name: str, found: _Frames, refused: list[int]) -> _Frames:
+def _without(name: str, found: _Frames, start: int, refused: list[int]) -> _Frames:
     """Move the refused records to the bad ones, each with its reason."""
     out = set(refused)
     kept = [at for at in range(len(found.frames)) if at not in out]
-    bad = [Bad(found.rows[at], _reason(name, found.frames[at][found.start :])) for at in refused]
+    bad = [Bad(found.rows[at], _reason(name, found.frames[at][start:])) for at in refused]
     return _Frames(
-        [found.frames[at] for at in kept],
-        found.start,
-        [found.rows[at] for at in kept],
-        found.bad + bad,
+        [found.frames[at] for at in kept], [found.rows[at] for at in kept], found.bad + bad
     )
 
 

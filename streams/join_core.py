@@ -8,22 +8,24 @@ records are cut into batches, which log is read first and where a restart happen
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from operator import add
+from typing import cast
 
-import pyarrow as pa
+import numpy as np
+import numpy.typing as npt
 
-from bandstand.errors import EventError, LogGapError, StateError
-from bandstand.schemas.columns import columns
-from bandstand.schemas.topics import TICK_KEY
+from bandstand.errors import EventError, LogGapError
 from bandstand.schemas.wire import Wire
 from bandstand.streams import splice
-from bandstand.streams.ageing import AgeingDict
-from bandstand.streams.event_checks import mismatches, wrong_clock
+from bandstand.streams.decision_table import DecisionTable, Prints
+from bandstand.streams.due_queue import Decisions, DueQueue, Line
+from bandstand.streams.event_checks import wrong_clock
 from bandstand.streams.join_types import (
-    TICK_HEADER,
     Emission,
+    Emissions,
     Log,
     Output,
     Record,
@@ -33,33 +35,16 @@ from bandstand.streams.join_types import (
     Tail,
     progress_record,
 )
-from bandstand.streams.reward_index import Passed, Reward, RewardIndex
+from bandstand.streams.reward_index import Reward, RewardIndex
+from bandstand.streams.sift import Bad, Sifted, Sifter, Tick
 
 __all__ = ["JoinCore"]
 
 _MAX_WAITING = 20_000
-"""Decisions that may be read ahead; more are read only where the next tick is still to come."""
+_MAX_WAITING_BYTES = 16 * 2**20
+"""Decisions that may be read ahead, and their bytes."""
 
-
-class _Candidate(NamedTuple):
-    """A decision whose next tick hasn't been read yet."""
-
-    record: Record
-    key: bytes
-    body: bytes
-
-
-class _Due(NamedTuple):
-    """A decision that only waits for the reward log."""
-
-    due: int
-    offset: int
-    ts: int
-    key: bytes
-    body: bytes
-    before: int | None
-    window_ms: int
-    rules: bytes
+Flags = npt.NDArray[np.bool_]
 
 
 class JoinCore:
@@ -90,21 +75,28 @@ class JoinCore:
         reward_start: int,
     ) -> None:
         self._rules = rules
-        self._wire = wire
-        self._outcome_header = wire.header("outcome")
+        self._sifter = Sifter(rules, wire)
+        self._header = wire.header("outcome")
+        self._decision_header = len(wire.header("decision"))
         self._max_outcome_bytes = max_outcome_bytes
         self._done_before = -1 if tail is None else tail.source_offset
         self._before_done = None if tail is None else tail.before
         self.next_decision = decision_start
+        """The next offset of the decision log; steps back after a stretch without ticks."""
         self.next_reward = reward_start
         self.last_tick: dict[Log, tuple[int, int] | None] = {"decisions": None, "rewards": None}
         self.watermark: int | None = None
         self.reward_watermark: int | None = None
-        self._candidates: list[_Candidate] = []
-        self._due: deque[_Due] = deque()
+        self._candidates = Decisions()
+        self._scanning_from: tuple[int, int] | None = None
+        self._ahead: Tick | None = None
+        self._checked_up_to = decision_start
+        self._due = DueQueue()
         self._arrived: list[tuple[Record, Reward]] = []
-        self._seen = AgeingDict[bytes, int](span=rules.lateness_ms + rules.skew_ms)
-        self._index = RewardIndex(rules.lateness_ms, rules.backward_ms)
+        self._table = DecisionTable(rules.lateness_ms)
+        self._index = RewardIndex(
+            rules.lateness_ms, rules.backward_ms, self._table, self._before_done
+        )
         self._output = _empty_output()
 
     @property
@@ -118,23 +110,34 @@ class JoinCore:
         return len(self._index)
 
     @property
+    def open_rewards(self) -> int:
+        """Rewards that were read and aren't counted in a state yet."""
+        return len(self._arrived) + self._index.uncounted
+
+    @property
     def oldest_waiting(self) -> int | None:
         """Event time of the first decision in line, milliseconds; None where none waits."""
+        scanning, line = self._scanning_from, self._due.head
         try:
-            return self._due[0].ts
-        except IndexError:  # also where it was taken out meanwhile: others' threads ask
-            first = self._candidates[:1]
-            return first[0].record.timestamp if first else None
+            if line is not None:
+                return line.decisions.times[line.at]
+            return self._candidates.times[0] if scanning is None else scanning[1]
+        except IndexError:  # none there, or taken out meanwhile: others' threads ask
+            return None
 
     @property
     def wants_decisions(self) -> bool:
         """Whether the decision log should be read on."""
-        return not self._due or self.waiting < _MAX_WAITING
+        if not self._due:
+            return True
+        waiting_bytes = self._due.nbytes + self._candidates.nbytes
+        return self.waiting < _MAX_WAITING and waiting_bytes < _MAX_WAITING_BYTES
 
     @property
     def wants_rewards(self) -> bool:
         """Whether the reward log should be read on: no further than the decision cursor needs."""
-        target = self._due[0].due if self._due else self.watermark
+        line = self._due.head
+        target = self.watermark if line is None else int(line.due[line.at])
         if target is None:
             return False
         return self.reward_watermark is None or self.reward_watermark < target
@@ -152,198 +155,242 @@ class JoinCore:
         LogGapError
             If they begin behind the next offset.
         """
-        fresh = self._fresh(records, self.next_decision, "decisions")
-        if fresh:
-            self._read("decisions", fresh, self._take_decisions, self._decision_tick)
-            self.next_decision = fresh[-1].offset + 1
+        fresh = _fresh(records, self.next_decision, "decisions")
+        if len(fresh):
+            self.next_decision = fresh.offsets[-1] + 1
+            if self._scanning_from is None:
+                self._read_decisions(fresh)
+            else:
+                self._scan(fresh)
             self._emit()
         return self._flush()
 
     def push_rewards(self, records: Records) -> Output:
         """Read on in the reward log; see `push_decisions`."""
-        fresh = self._fresh(records, self.next_reward, "rewards")
-        if fresh:
-            self._read("rewards", fresh, self._take_rewards, self._reward_tick)
-            self.next_reward = fresh[-1].offset + 1
+        fresh = _fresh(records, self.next_reward, "rewards")
+        if len(fresh):
+            self.next_reward = fresh.offsets[-1] + 1
+            self._read_rewards(fresh)
             self._emit()
         return self._flush()
 
     def position(self) -> Tail:
         """Give where the decision cursor stands: everything up to there is done with."""
-        if self._due:
-            first = self._due[0]
-            return self._at_least_tail(first.offset - 1, first.before)
+        line = self._due.head
+        if line is not None:
+            return self._at_least_tail(line.decisions.offsets[line.at], line.before)
         if self._candidates:
-            return self._at_least_tail(self._candidates[0].record.offset - 1, self.watermark)
-        return self._at_least_tail(self.next_decision - 1, self.watermark)
+            return self._at_least_tail(self._candidates.offsets[0], self.watermark)
+        if self._scanning_from is not None:
+            return self._at_least_tail(self._scanning_from[0], self.watermark)
+        return self._at_least_tail(self.next_decision, self.watermark)
 
     def progress(self) -> Emission | None:
         """Give the progress record of the decision cursor; None before the first tick."""
         return progress_record(self.position(), self.index_size)
 
-    def _at_least_tail(self, offset: int, before: int | None) -> Tail:
-        if offset <= self._done_before:
+    def _at_least_tail(self, first_open: int, before: int | None) -> Tail:
+        if first_open - 1 <= self._done_before:
             return Tail(self._done_before, self._before_done)
-        return Tail(offset, before)
+        return Tail(first_open - 1, before)
 
-    @staticmethod
-    def _fresh(records: Records, expected: int, log: Log) -> Sequence[Record]:
-        if len(records) and records.start > expected:
-            raise LogGapError(
-                f"the {log} log jumps: expected records from offset {expected}, got them from "
-                f"{records.start}; nothing is skipped silently"
-            )
-        fresh = records.since(expected)
-        return [fresh.row(at) for at in range(len(fresh))]
+    def _read_decisions(self, records: Records) -> None:
+        sifted = self._sifter.sift("decision", records)
+        decisions = _decisions(sifted)
+        bad, start = deque(sifted.bad), 0
+        for tick in sifted.ticks:
+            end = bisect_left(decisions.offsets, tick.offset, start)
+            self._refuse_before(tick.offset, "decisions", bad)
+            self._candidates += decisions.cut(start, end)
+            self._place(tick)
+            self._pass_tick(tick)
+            start = end
+        self._refuse_before(self.next_decision, "decisions", bad)
+        self._candidates += decisions.cut(start, len(decisions))
+        if self._ahead is not None:
+            self._place(self._ahead)
+        elif len(self._candidates) > _MAX_WAITING or self._candidates.nbytes > _MAX_WAITING_BYTES:
+            self._begin_scan()
 
-    def _read(
-        self,
-        log: Log,
-        records: Sequence[Record],
-        take: Callable[[Sequence[Record]], None],
-        tick: Callable[[int, Rules], None],
-    ) -> None:
-        for run in _runs(records):
-            if run[0].key == TICK_KEY and run[0].value is None:
-                self._tick(log, run[0], tick)
-            else:
-                take(run)
+    def _begin_scan(self) -> None:
+        """Let go of decisions that wait for a tick that doesn't come; look for it alone."""
+        self._scanning_from = self._candidates.offsets[0], self._candidates.times[0]
+        self._checked_up_to = self.next_decision
+        self._candidates = Decisions()
 
-    def _tick(self, log: Log, record: Record, tick: Callable[[int, Rules], None]) -> None:
-        try:
-            rules = self._rules_of(record)
-        except EventError as error:
-            self._refuse(log, record, error)
-            return
-        self.last_tick[log] = (record.timestamp, record.offset)
-        tick(record.timestamp, rules)
+    def _scan(self, records: Records) -> None:
+        """Look for the next tick; where it is, step back and read what lies before it."""
+        self._ahead = self._sifter.first_tick(records)
+        if self._ahead is not None:
+            assert self._scanning_from is not None
+            self.next_decision, _ = self._scanning_from
+            self._scanning_from = None
 
-    def _rules_of(self, record: Record) -> Rules:
-        header = next((value for name, value in record.headers if name == TICK_HEADER), b"")
-        rules = Rules.from_header(header)
-        if rules[2:] != self._rules[2:]:
-            raise StateError(
-                f"the tick at offset {record.offset} says {rules}, the settings say "
-                f"{self._rules}; lateness, backward and skew are a lane's for good: set them back, "
-                "or open a new lane"
-            )
-        return rules
+    def _pass_tick(self, tick: Tick) -> None:
+        self._ahead = None
+        self.last_tick["decisions"] = tick.time, tick.offset
+        self.watermark = tick.time if self.watermark is None else max(tick.time, self.watermark)
+        self._table.forget(self.watermark, self.reward_watermark)
 
-    def _take_decisions(self, records: Sequence[Record]) -> None:
-        batch = columns("decision", [record.value for record in records], self._wire)
-        for bad in batch.bad:
-            self._refuse("decisions", records[bad.index], bad.error)
-        rows = [records[row] for row in batch.rows]
-        problems = _mismatches(rows, batch.table)
-        for row, record, body in zip(range(len(rows)), rows, batch.bodies, strict=True):
-            if row in problems:
-                self._refuse("decisions", record, problems[row])
-            else:
-                assert record.key is not None
-                self._candidates.append(_Candidate(record, record.key, body))
-
-    def _decision_tick(self, time: int, rules: Rules) -> None:
-        before = self.watermark
-        after = time if before is None else max(time, before)
-        part = splice.rules_part(before, rules.window_ms, rules.backward_ms, rules.grace_ms)
-        fresh: dict[bytes, int] = {}
-        for candidate in self._candidates:
-            self._place(candidate, before, after, rules, part, fresh)
-        self._candidates.clear()
-        self._seen.advance(after)
-        self._seen.update(fresh)
-        self.watermark = after
-
-    def _place(
-        self,
-        candidate: _Candidate,
-        before: int | None,
-        after: int,
-        rules: Rules,
-        part: bytes,
-        fresh: dict[bytes, int],
-    ) -> None:
-        record, key, body = candidate
-        ts = record.timestamp
+    def _place(self, tick: Tick) -> None:
+        """Say of all candidates when they are due, now that the tick behind them is known."""
+        decisions, self._candidates = self._candidates, Decisions()
+        before, rules = self.watermark, tick.rules
         earliest = None if before is None else before - rules.lateness_ms
-        if (earliest is not None and ts < earliest) or ts > after + rules.skew_ms:
-            self._refuse("decisions", record, wrong_clock(ts, earliest, after + rules.skew_ms))
+        latest = (tick.time if before is None else max(tick.time, before)) + rules.skew_ms
+        decisions = self._within(decisions, earliest, latest)
+        if not decisions:
             return
-        earlier = fresh[key] if key in fresh else self._seen.get(key)
-        fresh[key] = ts if earlier is None else max(ts, earlier)
-        silent = record.offset <= self._done_before
-        if earlier is not None and (earliest is None or earlier >= earliest):
-            if not silent:
-                self._output.decisions["duplicate"] += 1
-            return
-        closes = ts + rules.window_ms
-        due = (closes if before is None else max(closes, before)) + rules.grace_ms
-        if silent:
-            self._index.remember(key, Passed(ts, due, rules.window_ms, silent=True))
-        else:
-            self._due.append(_Due(due, record.offset, ts, key, body, before, rules.window_ms, part))
+        times = np.array(decisions.times, np.int64)
+        segment = self._table.open(
+            before=before, window_ms=rules.window_ms, grace_ms=rules.grace_ms
+        )
+        first, known = self._table.add(Prints.of(decisions.keys), times)
+        numbers = np.arange(first, first + len(decisions))
+        if known.any():
+            fresh = ~self._repeats(decisions, known, first, earliest)
+            rows = fresh.nonzero()[0]
+            decisions, times, numbers = decisions.pick(rows.tolist()), times[rows], numbers[rows]
+        if decisions:
+            part = splice.rules_part(before, rules.window_ms, rules.backward_ms, rules.grace_ms)
+            line = Line(decisions, segment.due(times), numbers, before, rules.window_ms, part)
+            self._due.append(line)
 
-    def _take_rewards(self, records: Sequence[Record]) -> None:
-        batch = columns("reward", [record.value for record in records], self._wire)
-        for bad in batch.bad:
-            self._refuse("rewards", records[bad.index], bad.error)
-        rows = [records[row] for row in batch.rows]
-        problems = _mismatches(rows, batch.table)
-        for row, (record, fields) in enumerate(zip(rows, _reward_fields(batch.table), strict=True)):
-            if row in problems:
-                self._refuse("rewards", record, problems[row])
-                continue
-            assert record.key is not None
-            reward_id, name, value, metadata = fields
-            reward = Reward(
-                record.key, reward_id, name, value, record.timestamp, record.offset, dict(metadata)
+    def _within(self, decisions: Decisions, earliest: int | None, latest: int) -> Decisions:
+        """Refuse the decisions whose time the ticks around them don't allow."""
+        times = decisions.times
+        least = -math.inf if earliest is None else earliest
+        if not times or (least <= min(times) and max(times) <= latest):
+            return decisions
+        good = [row for row, ts in enumerate(times) if least <= ts <= latest]
+        for row in sorted(set(range(len(times))).difference(good)):
+            record = Record(
+                decisions.offsets[row], times[row], decisions.keys[row], decisions.values[row], ()
             )
-            self._arrived.append((record, reward))
+            self._refuse("decisions", record, wrong_clock(times[row], earliest, latest))
+        return decisions.pick(good)
 
-    def _reward_tick(self, time: int, rules: Rules) -> None:
+    def _repeats(
+        self, decisions: Decisions, known: Flags, first: int, earliest: int | None
+    ) -> Flags:
+        """Tell which decisions repeat an earlier one that isn't too old."""
+        repeats = np.zeros(len(decisions), np.bool_)
+        for key in {decisions.keys[row] for row in known.nonzero()[0].tolist()}:
+            newest: int | None = None
+            for entry in self._table.find(key):
+                repeat = newest is not None and (earliest is None or newest >= earliest)
+                if entry.number >= first and repeat:
+                    self._table.mark_repeat(entry.number)
+                    repeats[entry.number - first] = True
+                newest = entry.ts if newest is None else max(newest, entry.ts)
+        fresh = [row for row in repeats.nonzero()[0] if decisions.offsets[row] > self._done_before]
+        self._output.decisions["duplicate"] += len(fresh)
+        return repeats
+
+    def _read_rewards(self, records: Records) -> None:
+        sifted = self._sifter.sift("reward", records)
+        offsets = sifted.good.offsets
+        rewards = _rewards(sifted)
+        bad, start = deque(sifted.bad), 0
+        for tick in sifted.ticks:
+            end = bisect_left(offsets, tick.offset, start)
+            self._refuse_before(tick.offset, "rewards", bad)
+            self._arrived += rewards[start:end]
+            self._reward_tick(tick)
+            start = end
+        self._refuse_before(self.next_reward, "rewards", bad)
+        self._arrived += rewards[start:]
+
+    def _reward_tick(self, tick: Tick) -> None:
         position = self.reward_watermark
-        after = time if position is None else max(time, position)
-        for record, reward in self._arrived:
-            if reward.ts > after + rules.skew_ms:
-                self._refuse("rewards", record, wrong_clock(reward.ts, None, after + rules.skew_ms))
-            else:
-                self._index.admit(reward, position)
+        after = tick.time if position is None else max(tick.time, position)
+        latest = after + tick.rules.skew_ms
+        admitted = [reward for _, reward in self._arrived if reward.ts <= latest]
+        if len(admitted) < len(self._arrived):
+            for record, reward in self._arrived:
+                if reward.ts > latest:
+                    self._refuse("rewards", record, wrong_clock(reward.ts, None, latest))
         self._arrived.clear()
+        if admitted:
+            self._index.admit(admitted, position)
+        self.last_tick["rewards"] = tick.time, tick.offset
         self.reward_watermark = after
-        self._index.advance(after)
 
     def _emit(self) -> None:
-        reached = self.reward_watermark
-        while reached is not None and self._due and self._due[0].due <= reached:
-            self._emit_one(self._due.popleft())
-        stands = self._due[0].before if self._due else self.watermark
+        for line, start, end in self._due.leaving(self.reward_watermark):
+            silent = bisect_right(line.decisions.offsets, self._done_before, start, end)
+            self._pass_silently(line, start, silent)
+            self._emit_rows(line, silent, end)
+            self._index.passed = int(line.numbers[end - 1]) + 1
+        head = self._due.head
+        stands = self.watermark if head is None else head.before
         if stands is not None:
             self._index.forget(stands, self._output.rewards)
 
-    def _emit_one(self, item: _Due) -> None:
-        passed = Passed(item.ts, item.due, item.window_ms, silent=False)
-        rewards = self._index.take(item.key, passed, item.before, self._output.rewards)
-        if rewards:
-            self._output.delays.extend([reward.ts - item.ts for reward in rewards])
-            state, body = "joined", splice.joined(item.offset, item.rules, rewards, item.body)
-        else:
-            state, body = "defaulted", splice.defaulted(item.offset, item.rules, item.body)
-        value = self._outcome_header + body
-        if len(value) + len(item.key) > self._max_outcome_bytes:
-            state, value = (
-                "oversize",
-                self._outcome_header + splice.oversize(item.offset, item.rules),
-            )
-        self._output.decisions[state] += 1
-        self._output.emissions.append(Emission(item.key, item.ts, value, None))
-        self._index.remember(item.key, passed)
+    def _pass_silently(self, line: Line, start: int, end: int) -> None:
+        """Judge rewards by decisions whose outcomes are there from an owner before."""
+        for row in self._index.awaiting(line.decisions.keys[start:end]):
+            self._index.take(*line.judged(start + row), None)
+
+    def _emit_rows(self, line: Line, start: int, end: int) -> None:
+        if start == end:
+            return
+        rows, header, skip = line.decisions.cut(start, end), self._header, self._decision_header
+        values = splice.defaulted(rows.offsets, line.rules, rows.frames, skip, header)
+        joined = set()
+        for row in self._index.awaiting(rows.keys):
+            rewards = self._index.take(*line.judged(start + row), self._output.rewards)
+            if rewards:
+                joined.add(row)
+                self._output.delays.extend([reward.ts - rows.times[row] for reward in rewards])
+                decision = rows.frames[row][skip:]
+                values[row] = splice.joined(
+                    rows.offsets[row], line.rules, rewards, decision, header
+                )
+        oversize = self._too_large(rows.keys, values)
+        for row in oversize:
+            values[row] = splice.oversize(rows.offsets[row], line.rules, header)
+        self._count(len(values), joined, oversize)
+        emissions = self._output.emissions
+        emissions.keys.extend(rows.keys)
+        emissions.timestamps.extend(rows.times)
+        emissions.values.extend(values)
+
+    def _too_large(self, keys: list[bytes], values: list[bytes]) -> set[int]:
+        limit = self._max_outcome_bytes
+        if max(map(len, keys)) + max(map(len, values)) <= limit:
+            return set()
+        sizes = map(add, map(len, keys), map(len, values))
+        return {row for row, size in enumerate(sizes) if size > limit}
+
+    def _count(self, count: int, joined: set[int], oversize: set[int]) -> None:
+        counts = self._output.decisions
+        for state, many in (
+            ("oversize", len(oversize)),
+            ("joined", len(joined - oversize)),
+            ("defaulted", count - len(joined | oversize)),
+        ):
+            if many:
+                counts[state] += many
+
+    def _refuse_before(self, offset: int, log: Log, bad: deque[Bad]) -> None:
+        while bad and bad[0].record.offset < offset:
+            record, error = bad.popleft()
+            if log == "rewards" or record.offset >= self._checked_up_to:
+                self._refuse(log, record, error)
 
     def _refuse(self, log: Log, record: Record, error: EventError) -> None:
         self._output.refusals.append(Refusal(log, record, error.reason, error.detail))
-        if log == "rewards":
-            self._output.rewards["invalid"] += 1
-        elif record.offset > self._done_before:
-            self._output.decisions["invalid"] += 1
+        if log == "decisions":
+            self._output.decisions["invalid"] += record.offset > self._done_before
+        else:
+            self._output.rewards["invalid"] += not self._counted_before
+
+    @property
+    def _counted_before(self) -> bool:
+        """Whether a reward at the reward cursor is in the accounts of an owner before."""
+        done, reached = self._before_done, self.reward_watermark
+        return done is not None and (reached is None or reached <= done)
 
     def _flush(self) -> Output:
         output, self._output = self._output, _empty_output()
@@ -351,29 +398,34 @@ class JoinCore:
 
 
 def _empty_output() -> Output:
-    return Output([], [], Counter(), Counter(), [])
+    return Output(Emissions([], [], []), [], Counter(), Counter(), [])
 
 
-def _runs(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    """Cut records at ticks: each tick alone, everything between two of them together."""
-    start = 0
-    for i, record in enumerate(records):
-        if record.value is None and record.key == TICK_KEY:
-            if start < i:
-                yield records[start:i]
-            yield records[i : i + 1]
-            start = i + 1
-    if start < len(records):
-        yield records[start:]
+def _fresh(records: Records, expected: int, log: Log) -> Records:
+    if len(records) and records.start > expected:
+        raise LogGapError(
+            f"the {log} log jumps: expected records from offset {expected}, got them from "
+            f"{records.start}; nothing is skipped silently"
+        )
+    return records if records.start == expected else records.since(expected)
 
 
-def _mismatches(records: Sequence[Record], table: pa.RecordBatch) -> dict[int, EventError]:
-    keys, stamps = [record.key for record in records], [record.timestamp for record in records]
-    return mismatches(keys, stamps, table)
+def _decisions(sifted: Sifted) -> Decisions:
+    good = sifted.good
+    keys, values = cast("list[bytes]", good.keys), cast("list[bytes]", good.values)
+    return Decisions(list(good.offsets), list(good.timestamps), keys, values, sifted.frames)
 
 
-def _reward_fields(
-    table: pa.RecordBatch,
-) -> Iterator[tuple[str, str, float, list[tuple[str, str]]]]:
+def _rewards(sifted: Sifted) -> list[tuple[Record, Reward]]:
+    good = sifted.good
     names = ("reward_id", "name", "value", "metadata")
-    return zip(*(table[name].to_pylist() for name in names), strict=True)
+    columns = (sifted.table[name].to_pylist() for name in names)
+    rewards = []
+    for row, (reward_id, name, value, metadata) in enumerate(zip(*columns, strict=True)):
+        record = good.row(row)
+        assert record.key is not None
+        reward = Reward(
+            record.key, reward_id, name, value, record.timestamp, record.offset, dict(metadata)
+        )
+        rewards.append((record, reward))
+    return rewards

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -19,6 +19,7 @@ __all__ = [
     "PROGRESS_KEY",
     "TICK_HEADER",
     "Emission",
+    "Emissions",
     "Log",
     "Output",
     "Record",
@@ -113,6 +114,32 @@ class Records:
             self.headers,
         )
 
+    def without(self, rows: Sequence[int]) -> Records:
+        """Leave rows out, few of them, ascending."""
+        kept = [
+            self.cut(first + 1, end)
+            for first, end in zip((-1, *rows), (*rows, len(self)), strict=True)
+        ]
+        return Records(
+            self.start,
+            [offset for part in kept for offset in part.offsets],
+            [timestamp for part in kept for timestamp in part.timestamps],
+            [key for part in kept for key in part.keys],
+            [value for part in kept for value in part.values],
+            self.headers,
+        )
+
+    def pick(self, rows: Sequence[int]) -> Records:
+        """Give some rows."""
+        return Records(
+            self.start,
+            [self.offsets[row] for row in rows],
+            [self.timestamps[row] for row in rows],
+            [self.keys[row] for row in rows],
+            [self.values[row] for row in rows],
+            self.headers,
+        )
+
     def since(self, offset: int) -> Records:
         """Give the rows from an offset on."""
         return self.cut(bisect_left(self.offsets, offset), len(self.offsets))
@@ -182,6 +209,22 @@ class Emission(NamedTuple):
     headers: list[tuple[str, bytes]] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Emissions:
+    """Outcomes for the lane's outcome topic, same partition, as columns."""
+
+    keys: list[bytes]
+    timestamps: list[int]
+    values: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[Emission]:
+        for key, timestamp, value in zip(self.keys, self.timestamps, self.values, strict=True):
+            yield Emission(key, timestamp, value, None)
+
+
 class Refusal(NamedTuple):
     """A record for the dead letters."""
 
@@ -194,7 +237,7 @@ class Refusal(NamedTuple):
 class Output(NamedTuple):
     """What one push has brought about."""
 
-    emissions: list[Emission]
+    emissions: Emissions
     refusals: list[Refusal]
     decisions: Counter[str]
     """Decisions that reached their state: joined, defaulted, duplicate, oversize, invalid."""

@@ -8,7 +8,7 @@ it, and a full queue makes the join wait instead of dropping.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaException, Message, Producer
@@ -71,7 +71,7 @@ class GaplessProducer:
         """Whether records wait for room in the queue; then nothing more should be read."""
         return bool(self._backlog)
 
-    def send_all(self, topic: str, partition: int, emissions: Sequence[Emission]) -> None:
+    def send_all(self, topic: str, partition: int, emissions: Iterable[Emission]) -> None:
         """Queue what a core gave, in its order."""
         for emission in emissions:
             record = _Queued(topic, partition, *emission)

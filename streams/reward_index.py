@@ -13,25 +13,23 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from bandstand.streams.ageing import AgeingDict
+from bandstand.streams.decision_table import DecisionTable, Prints
 
-__all__ = ["Passed", "Reward", "RewardIndex"]
+__all__ = ["Judged", "Reward", "RewardIndex"]
 
-# Best first: a reward that meets several decisions keeps the best of its verdicts. "accounted" is
-# the verdict by a decision from before a restart: its outcome and its counts are out already.
-_RANK = ("joined", "accounted", "duplicate", "late", "out_of_window", "unmatched")
+# Best first: a reward that meets several decisions keeps the best of its verdicts.
+_RANK = ("joined", "duplicate", "late", "out_of_window", "unmatched")
 
 
-class Passed(NamedTuple):
-    """What is kept of a decision once its outcome is out."""
+class Judged(NamedTuple):
+    """What the verdict on a reward depends on in a decision."""
 
     ts: int
     due: int
     window_ms: int
-    silent: bool
 
 
 class Reward:
@@ -80,43 +78,77 @@ class Reward:
 
 
 class RewardIndex:
-    """Rewards by decision id, and the decisions that have passed.
+    """Rewards by decision id, judged by decisions that are due and by those that have passed.
 
     Parameters
     ----------
     lateness_ms, backward_ms
         The lane's, >= 0.
+    table
+        The decisions that the decision cursor has seen.
+    counted_until
+        Rewards that no decision awaits after this tick are in somebody else's accounts; None: none.
     """
 
-    def __init__(self, lateness_ms: int, backward_ms: int) -> None:
+    def __init__(
+        self,
+        lateness_ms: int,
+        backward_ms: int,
+        table: DecisionTable,
+        counted_until: int | None = None,
+    ) -> None:
         self._lateness_ms = lateness_ms
         self._backward_ms = backward_ms
+        self._table = table
+        self._counted_until = counted_until
         self._rewards: dict[bytes, list[Reward]] = {}
-        self._passed = AgeingDict[bytes, tuple[Passed, ...]](span=lateness_ms)
         self._awaited: list[tuple[int, int, Reward]] = []
+        self._joined = 0
+        self.passed = 0
+        """Decisions of the table, in its order, whose outcome is out."""
 
     def __len__(self) -> int:
         return len(self._awaited)
 
-    def advance(self, watermark: int) -> None:
-        """Follow the reward log's watermark."""
-        self._passed.advance(watermark)
+    @property
+    def uncounted(self) -> int:
+        """Rewards whose state isn't final."""
+        return len(self._awaited) - self._joined
 
-    def admit(self, reward: Reward, watermark: int | None) -> None:
-        """Take a reward in, at the watermark of its position; None before the first tick."""
-        reward.watermark = watermark
-        for decision in self._passed.get(reward.decision_id) or ():
-            self._judge_after_the_fact(reward, decision)
-        self._rewards.setdefault(reward.decision_id, []).append(reward)
-        reward.awaited_until = reward.ts + self._backward_ms + self._lateness_ms
-        if watermark is not None:
-            reward.awaited_until = max(reward.awaited_until, watermark)
-        heapq.heappush(self._awaited, (reward.awaited_until, reward.offset, reward))
+    def admit(self, rewards: Sequence[Reward], watermark: int | None) -> None:
+        """Take rewards in, at the watermark of their positions; None before the first tick."""
+        for reward in rewards:
+            reward.watermark = watermark
+            self._rewards.setdefault(reward.decision_id, []).append(reward)
+            reward.awaited_until = reward.ts + self._backward_ms + self._lateness_ms
+            if watermark is not None:
+                reward.awaited_until = max(reward.awaited_until, watermark)
+            heapq.heappush(self._awaited, (reward.awaited_until, reward.offset, reward))
+        seen = self._table.contains(Prints.of([reward.decision_id for reward in rewards]))
+        for row in seen.nonzero()[0].tolist():
+            self._judge_after_the_fact(rewards[row])
+
+    def awaiting(self, decision_ids: Sequence[bytes]) -> list[int]:
+        """Give which of these decisions, by place, rewards are there for."""
+        there = self._rewards.__contains__
+        return [row for row, found in enumerate(map(there, decision_ids)) if found]
 
     def take(
-        self, decision_id: bytes, decision: Passed, before: int | None, counts: Counter[str]
+        self,
+        decision_id: bytes,
+        decision: Judged,
+        before: int | None,
+        counts: Counter[str] | None,
     ) -> list[Reward]:
-        """Judge all rewards of a decision that is due, and give those that count for it."""
+        """Judge all rewards of a decision that is due, and give those that count for it.
+
+        Parameters
+        ----------
+        decision_id, decision, before
+            The decision, and the largest tick before it.
+        counts
+            Where a reward that joins is counted; None: it is in somebody else's accounts.
+        """
         counting: dict[str, Reward] = {}
         for reward in self._rewards.get(decision_id, ()):
             if before is not None and reward.awaited_until < before:
@@ -125,30 +157,25 @@ class RewardIndex:
             if verdict == "joined" and counting.setdefault(reward.reward_id, reward) is not reward:
                 verdict = "duplicate"
             if verdict is not None and reward.judge(verdict) and verdict == "joined":
-                counts["joined"] += 1
+                self._joined += 1
+                if counts is not None:
+                    counts["joined"] += 1
         return list(counting.values())
-
-    def remember(self, decision_id: bytes, decision: Passed) -> None:
-        """Keep a passed decision for the rewards that come too late for it."""
-        earlier = self._passed.get(decision_id)
-        if earlier is None:
-            self._passed[decision_id] = (decision,)
-            return
-        reachable = (other for other in earlier if other.due + self._lateness_ms > decision.due)
-        self._passed[decision_id] = (*reachable, decision)
 
     def forget(self, decision_watermark: int, counts: Counter[str]) -> None:
         """Let go of the rewards that no decision after this tick can meet, and count them."""
         while self._awaited and self._awaited[0][0] < decision_watermark:
-            _, _, reward = heapq.heappop(self._awaited)
+            until, _, reward = heapq.heappop(self._awaited)
             waiting = self._rewards[reward.decision_id]
             waiting.remove(reward)
             if not waiting:
                 del self._rewards[reward.decision_id]
-            if reward.verdict not in ("joined", "accounted"):
+            if reward.verdict == "joined":
+                self._joined -= 1
+            elif self._counted_until is None or until >= self._counted_until:
                 counts[reward.verdict] += 1
 
-    def _verdict(self, reward: Reward, decision: Passed) -> str | None:
+    def _verdict(self, reward: Reward, decision: Judged) -> str | None:
         position = reward.watermark
         if position is not None and position >= decision.due + self._lateness_ms:
             return None
@@ -158,7 +185,9 @@ class RewardIndex:
             return "late"
         return "joined"
 
-    def _judge_after_the_fact(self, reward: Reward, decision: Passed) -> None:
-        verdict = self._verdict(reward, decision)
-        if verdict is not None:
-            reward.judge("accounted" if decision.silent else verdict)
+    def _judge_after_the_fact(self, reward: Reward) -> None:
+        for known in self._table.find(reward.decision_id):
+            if known.number < self.passed and not known.repeat:
+                verdict = self._verdict(reward, Judged(known.ts, known.due, known.window_ms))
+                if verdict is not None:
+                    reward.judge(verdict)

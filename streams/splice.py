@@ -7,6 +7,7 @@ and written anew; a decision is never decoded for its outcome.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -23,6 +24,10 @@ __all__ = ["OutcomeReward", "defaulted", "joined", "oversize", "rules_part"]
 
 _JOINED, _DEFAULTED, _OVERSIZE = b"\x00", b"\x02", b"\x04"
 _PRESENT = b"\x02"
+
+# An offset takes a microsecond to write; its lowest 13 bits are looked up, the rest is shared.
+_LOW = [bytes((offset << 1 & 0x7F | 0x80, offset >> 6 | 0x80)) for offset in range(2**13)]
+_MASK = len(_LOW) - 1
 
 
 class OutcomeReward(Protocol):
@@ -42,22 +47,66 @@ def rules_part(before: int | None, window_ms: int, backward_ms: int, grace_ms: i
     return known + write_long(window_ms) + write_long(backward_ms) + write_long(grace_ms)
 
 
-def defaulted(source_offset: int, rules: bytes, decision: bytes) -> bytes:
-    """Write the outcome of a decision without rewards."""
-    return b"".join((_DEFAULTED, write_long(source_offset), rules, END, _PRESENT, decision))
+def defaulted(
+    source_offsets: Sequence[int], rules: bytes, frames: Sequence[bytes], skip: int, header: bytes
+) -> list[bytes]:
+    """Write the outcomes of decisions without rewards.
+
+    Parameters
+    ----------
+    source_offsets
+        Ascending.
+    rules
+        What `rules_part` gave.
+    frames
+        The decisions' bytes behind their headers.
+    skip
+        Length of these headers.
+    header
+        What stands before an outcome.
+    """
+    values: list[bytes] = []
+    before, behind, join = header + _DEFAULTED, rules + END + _PRESENT, b"".join
+    start = 0
+    while start < len(source_offsets):
+        block = source_offsets[start] // len(_LOW)
+        end = bisect_left(source_offsets, (block + 1) * len(_LOW), start)
+        offsets, block_frames = source_offsets[start:end], frames[start:end]
+        if block:
+            last = _write_unsigned(block) + behind
+            values += [
+                join((before, _LOW[offset & _MASK], last, frame[skip:]))
+                for offset, frame in zip(offsets, block_frames, strict=True)
+            ]
+        else:
+            values += [
+                join((before, write_long(offset), behind, frame[skip:]))
+                for offset, frame in zip(offsets, block_frames, strict=True)
+            ]
+        start = end
+    return values
 
 
 def joined(
-    source_offset: int, rules: bytes, rewards: Sequence[OutcomeReward], decision: bytes
+    source_offset: int,
+    rules: bytes,
+    rewards: Sequence[OutcomeReward],
+    decision: bytes,
+    header: bytes,
 ) -> bytes:
-    """Write the outcome of a decision with rewards, at least one."""
+    """Write the outcome of a decision, given without its header, with at least one reward."""
     block = write_long(len(rewards)) + b"".join(map(_reward, rewards)) + END
-    return b"".join((_JOINED, write_long(source_offset), rules, block, _PRESENT, decision))
+    offset = write_long(source_offset)
+    return b"".join((header, _JOINED, offset, rules, block, _PRESENT, decision))
 
 
-def oversize(source_offset: int, rules: bytes) -> bytes:
+def oversize(source_offset: int, rules: bytes, header: bytes) -> bytes:
     """Write the stub of an outcome that is too large for its topic."""
-    return b"".join((_OVERSIZE, write_long(source_offset), rules, END, NULL))
+    return b"".join((header, _OVERSIZE, write_long(source_offset), rules, END, NULL))
+
+
+def _write_unsigned(number: int) -> bytes:
+    return write_long(number >> 1 ^ -(number & 1))  # its zigzag is the number
 
 
 def _reward(reward: OutcomeReward) -> bytes:

@@ -149,7 +149,7 @@ def test_an_outcome_above_the_limit_becomes_a_stub_that_moves_the_tail() -> None
         of([Record(0, 1_000, long.encode(), decision_bytes(long, 1_000), []), tick(1, 1_000)])
     )
     output = core.push_rewards(of([tick(0, 2_000)]))
-    outcome = WIRE.loads("outcome", output.emissions[0].value)
+    outcome = WIRE.loads("outcome", output.emissions.values[0])
     assert (outcome["state"], outcome["source_offset"], outcome["decision"]) == (
         "oversize",
         0,
@@ -165,7 +165,7 @@ def test_the_outcome_carries_the_decisions_own_bytes_and_the_reward() -> None:
     core.push_decisions(of([Record(0, 1_000, b"x", value, []), tick(1, 1_005)]))
     reward = Record(0, 1_020, b"x", reward_bytes("x", "r", 1_020, 0.5), [])
     output = core.push_rewards(of([reward, tick(1, 1_060)]))
-    outcome = WIRE.loads("outcome", output.emissions[0].value)
+    outcome = WIRE.loads("outcome", output.emissions.values[0])
     assert outcome["decision"] == WIRE.loads("decision", value)
     assert outcome["rewards"] == [
         {
@@ -177,7 +177,7 @@ def test_the_outcome_carries_the_decisions_own_bytes_and_the_reward() -> None:
             "metadata": {"k": "v"},
         }
     ]
-    assert output.emissions[0].value == WIRE.dumps("outcome", outcome)
+    assert output.emissions.values[0] == WIRE.dumps("outcome", outcome)
     assert (outcome["window_ms"], outcome["backward_ms"], outcome["grace_ms"]) == (50, 15, 10)
 
 
