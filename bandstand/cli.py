@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bandstand import __version__
+from bandstand.cli_dead_letters import dead_letters_app
 from bandstand.cli_options import Json, given
 from bandstand.errors import BandstandError
 from bandstand.kafka import LIBRARY_LOGGER
@@ -43,6 +44,7 @@ snapshot_app = typer.Typer(help="Look at published snapshots.", no_args_is_help=
 dev_app = typer.Typer(help="Real servers on this machine.", no_args_is_help=True)
 app.add_typer(dev_app, name="dev")
 app.add_typer(topics_app, name="topics")
+app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(snapshot_app, name="snapshot")
 
 _OF_THE_DEMO = ("duckdb", "matplotlib", "plotext", "sklearn")

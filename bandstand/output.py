@@ -49,7 +49,7 @@ class Output:
             return
         table = Table(title=title or None, title_justify="left", header_style="bold")
         for name in rows[0]:
-            table.add_column(name.replace("_", " "))
+            table.add_column(name.replace("_", " "), overflow="fold")
         for row in rows:
             table.add_row(*(_text(value) for value in row.values()))
         self._console.print(table)

@@ -6,13 +6,14 @@ The outcome topic's tail is the join's only checkpoint; nothing is remembered el
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from bandstand.errors import BrokerError
-from bandstand.kafka import broker_errors, consumer_config
+from bandstand.kafka import broker_errors, consumer_config, partition_count
 from bandstand.schemas.topics import TICK_KEY
 from bandstand.settings import Settings
 from bandstand.streams.join_types import Record
@@ -26,6 +27,9 @@ _FETCH_WAIT_MS = 2
 _METADATA_AGE_MS = 1_000
 _LOOK_BACK = 5_000
 _LOOK_BACK_OLD = 200
+_FIRST_STEP_BACK = 200
+_LAST_STEP_BACK = 20_000
+"""Records; so many are read well within the patience."""
 
 T = TypeVar("T")
 
@@ -125,11 +129,57 @@ class LogEnds:
         records = self._read(topic, partition, max(back, low), high)
         return max((r.timestamp for r in records if r.key == TICK_KEY), default=None)
 
+    def partition_count(self, topic: str) -> int:
+        """Give a topic's partition count.
+
+        Raises
+        ------
+        TopicError
+            If the topic isn't there.
+        """
+        return partition_count(self._consumer, topic)
+
+    def newest_tick(self, topic: str, partition: int) -> int | None:
+        """Give the newest tick's time, however many records follow it; None where there is none."""
+        tick = self.newest(topic, partition, lambda record: record.key == TICK_KEY)
+        return None if tick is None else tick.timestamp
+
+    def newest(self, topic: str, partition: int, fits: Callable[[Record], bool]) -> Record | None:
+        """Give the last record that fits: reads back from the end, in steps that grow.
+
+        Parameters
+        ----------
+        topic, partition
+            The log.
+        fits
+            Tells whether a record is what is looked for.
+        """
+        low, end = self.bounds(topic, partition)
+        back = _FIRST_STEP_BACK
+        while end > low:
+            start = max(end - back, low)
+            last = None
+            for record in self._read(topic, partition, start, end):
+                last = record if fits(record) else last
+            if last is not None:
+                return last
+            end, back = start, min(2 * back, _LAST_STEP_BACK)
+        return None
+
+    def next(
+        self, topic: str, partition: int, start: int, fits: Callable[[Record], bool]
+    ) -> Record | None:
+        """Give the first record from an offset on that fits, as the log is now."""
+        low, high = self.bounds(topic, partition)
+        records = self._read(topic, partition, max(start, low), high)
+        with closing(records):
+            return next((record for record in records if fits(record)), None)
+
     def close(self) -> None:
         """Disconnect."""
         self._consumer.close()
 
-    def _read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:
+    def _read(self, topic: str, partition: int, start: int, end: int) -> Generator[Record]:
         """Read from `start` up to, not including, `end`."""
         if start >= end:
             return
@@ -139,7 +189,7 @@ class LogEnds:
         finally:
             self._consumer.unassign()
 
-    def _read_assigned(self, log: str, end: int) -> Iterator[Record]:
+    def _read_assigned(self, log: str, end: int) -> Generator[Record]:
         deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
             message = self._consumer.poll(0.1)

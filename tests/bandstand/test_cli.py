@@ -5,56 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import typer
 
 from bandstand import __version__, cli
 from bandstand.local import Kafka
-
-
-class Result(NamedTuple):
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Call:
-    """Run a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["bandstand", *arguments])
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return Result(code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def kafka(bandstand_kafka: Kafka, bandstand_prefix: str, monkeypatch: pytest.MonkeyPatch) -> Kafka:
-    """Let commands find the real broker."""
-    address = bandstand_kafka.bootstrap_servers
-    monkeypatch.setenv("BANDSTAND_KAFKA__BOOTSTRAP_SERVERS", address)
-    monkeypatch.setenv("BANDSTAND_TOPICS__PREFIX", bandstand_prefix)
-    monkeypatch.setenv("BANDSTAND_LANES__DEFAULT__PARTITIONS", "1")
-    monkeypatch.setenv("BANDSTAND_TOPICS__LEARNER_STATE_PARTITIONS", "1")
-    return bandstand_kafka
+from tests.bandstand.calling import Call, Result
 
 
 def _commands(app: typer.Typer, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
