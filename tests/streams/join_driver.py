@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from bandstand.schemas.wire import Wire
 from bandstand.streams.join_core import JoinCore
 from bandstand.streams.join_types import (
     Emission,
@@ -23,7 +24,7 @@ from bandstand.streams.join_types import (
 from tests.streams.join_logs import LOGS, WIRE, Logs
 from tests.streams.join_oracle import Lane, Outcome
 
-__all__ = ["Owner", "Partition", "Schedule", "core_of", "emissions_of", "run"]
+__all__ = ["Owner", "Partition", "Schedule", "agrees", "core_of", "emissions_of", "run"]
 
 _MOST_RESTARTS = 12
 
@@ -33,11 +34,16 @@ def emissions_of(output: Output) -> list[Emission]:
     return list(output.emissions)
 
 
-def core_of(lane: Lane, tail: Tail | None = None, starts: tuple[int, int] = (0, 0)) -> JoinCore:
+def core_of(
+    lane: Lane,
+    tail: Tail | None = None,
+    starts: tuple[int, int] = (0, 0),
+    wire: Wire = WIRE,
+) -> JoinCore:
     """Give a core; its own window and grace are never those of the ticks."""
     return JoinCore(
         rules_of(lane),
-        WIRE,
+        wire,
         max_outcome_bytes=lane.max_outcome_bytes,
         tail=tail,
         decision_start=starts[0],
@@ -248,3 +254,20 @@ def _step(partition: Partition, owner: Owner, schedule: Schedule, draw: random.R
         for log in turn
         if owner.wants(log) or not schedule.heed
     )
+
+
+def agrees(partition: Partition, owner: Owner) -> None:
+    """Compare what an owner without a predecessor has said of what it has read."""
+    logs = partition.logs
+    read: dict[Log, int] = {log: owner.next(log) for log in LOGS}
+    expected = logs.judged(read)
+    written = [*partition.outcomes, *owner.unsent]
+    assert [(e.key, e.timestamp, e.value) for e in written] == expected.outcomes
+    assert sorted(owner.refused) == sorted(expected.refused)
+    for states, counted in (
+        (expected.decisions, owner.decisions),
+        (expected.rewards, owner.rewards),
+    ):
+        still_open = Counter(open=len(states) - counted.total())
+        assert counted + still_open == Counter(states.values())
+    assert owner.core.waiting == Counter(expected.decisions.values())["open"]

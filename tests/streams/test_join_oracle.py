@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections import Counter
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from bandstand.streams.join_types import Log
-from tests.streams.join_driver import Owner, Partition, Schedule, run
+from tests.streams.join_driver import Owner, Partition, Schedule, agrees, run
 from tests.streams.join_generators import Writer, large_logs, small_logs
 from tests.streams.join_logs import LOGS, Logs
 
@@ -43,23 +42,6 @@ def schedules(draw: st.DrawFn, restarts: float = 0.0) -> Schedule:
         live=draw(st.booleans()),
         restarts=restarts,
     )
-
-
-def agrees(partition: Partition, owner: Owner) -> None:
-    """Compare what an owner without a predecessor has said of what it has read."""
-    logs = partition.logs
-    read: dict[Log, int] = {log: owner.next(log) for log in LOGS}
-    expected = logs.judged(read)
-    written = [*partition.outcomes, *owner.unsent]
-    assert [(e.key, e.timestamp, e.value) for e in written] == expected.outcomes
-    assert sorted(owner.refused) == sorted(expected.refused)
-    for states, counted in (
-        (expected.decisions, owner.decisions),
-        (expected.rewards, owner.rewards),
-    ):
-        still_open = Counter(open=len(states) - counted.total())
-        assert counted + still_open == Counter(states.values())
-    assert owner.core.waiting == Counter(expected.decisions.values())["open"]
 
 
 def ignore(partition: Partition, owner: Owner) -> None:

@@ -1,0 +1,348 @@
+"""What the join must get right, case by case, each named after what it defends from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from bandstand.errors import BrokerError
+from bandstand.schemas.codec import WriterSchema, current
+from bandstand.schemas.wire import Wire
+from bandstand.streams.join_types import Log, Records
+from tests.streams.join_driver import Owner, Partition, agrees, core_of
+from tests.streams.join_logs import LOGS, START, WIRE, Logs
+from tests.streams.join_oracle import Lane
+
+LANE = Lane(lateness=1_000, backward=200, skew=300, max_outcome_bytes=1_000)
+WINDOW, GRACE = 500, 50
+AT = START
+"""When the first tick was written; all times below are after it."""
+
+Told = tuple[str, str, list[str]]
+"""An outcome: decision id, state, reward ids."""
+
+
+class Story(Logs):
+    """Logs whose times count from the first tick."""
+
+    def __init__(self, lane: Lane = LANE) -> None:
+        super().__init__(lane)
+        self.ticks(0)
+
+    def ticks(self, *times: int, window: int = WINDOW, grace: int = GRACE) -> Story:
+        """Write ticks into both logs."""
+        for time in times:
+            for log in LOGS:
+                self.tick(log, AT + time, window, grace)
+        return self
+
+    def decides(self, decision_id: str, time: int, size: int = 0) -> Story:
+        """Write a decision."""
+        self.decision(decision_id, AT + time, size)
+        return self
+
+    def rewards(self, decision_id: str, reward_id: str, time: int) -> Story:
+        """Write a reward."""
+        self.reward(decision_id, reward_id, AT + time)
+        return self
+
+    def told(self) -> list[Told]:
+        """Give the outcomes of one owner that reads all."""
+        return self._read()[0]
+
+    def states(self, log: Log) -> Counter[str]:
+        """Count the states in which the records of a log have ended."""
+        owner = self._read()[1]
+        return owner.decisions if log == "decisions" else owner.rewards
+
+    def _read(self) -> tuple[list[Told], Owner]:
+        partition = Partition(self)
+        owner = partition.take_over()
+        told = reads_all(partition, owner)
+        agrees(partition, owner)
+        return told, owner
+
+
+def outcomes_in(partition: Partition) -> list[Told]:
+    """Read the outcome topic as readers do."""
+    fields: list[dict[str, Any]] = [
+        WIRE.loads("outcome", outcome.value) for outcome in partition.written()
+    ]
+    return [
+        (outcome.key.decode(), told["state"], [reward["reward_id"] for reward in told["rewards"]])
+        for outcome, told in zip(partition.written(), fields, strict=True)
+    ]
+
+
+def reads_all(partition: Partition, owner: Owner) -> list[Told]:
+    """Let an owner read and deliver all that is there, and read the outcome topic."""
+    for log in LOGS:
+        partition.appear(log)
+    while sum(owner.wants(log) and partition.read(owner, log, 1_000) for log in LOGS):
+        pass
+    partition.deliver(owner)
+    return outcomes_in(partition)
+
+
+@pytest.mark.parametrize(
+    ("after", "state"),
+    [(499, "joined"), (500, "out_of_window"), (501, "out_of_window")],
+)
+def test_a_reward_at_the_windows_end(after: int, state: str) -> None:
+    """The window is half open, to the millisecond."""
+    story = Story().decides("d", 10).ticks(510).rewards("d", "r", 10 + after).ticks(520, 5_000)
+    assert story.states("rewards") == {state: 1}
+    assert story.told() == [("d", "joined", ["r"]) if state == "joined" else ("d", "defaulted", [])]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "state"),
+    [(199, "joined"), (200, "joined"), (201, "out_of_window")],
+)
+def test_a_reward_before_its_decision(ahead: int, state: str) -> None:
+    """A reward may lie `backward` before its decision and no more, and may be written first."""
+    story = Story().rewards("d", "r", 300 - ahead).ticks(290).decides("d", 300).ticks(310, 5_000)
+    assert story.states("rewards") == {state: 1}
+    assert story.told() == [("d", "joined", ["r"]) if state == "joined" else ("d", "defaulted", [])]
+
+
+def test_an_out_of_order_decision_waits_for_its_grace() -> None:
+    """A decision that comes after its window has closed still waits for rewards (KAFKA-19536)."""
+    story = Story().ticks(570).decides("d", 10).ticks(600).rewards("d", "r", 100).ticks(619)
+    partition = Partition(story)
+    owner = partition.take_over()
+    assert reads_all(partition, owner) == []
+    story.ticks(620)
+    assert reads_all(partition, owner) == [("d", "joined", ["r"])]
+
+
+def test_an_out_of_order_decision_is_due_by_its_own_time_whoever_it_waits_behind() -> None:
+    """What comes after the due time is late, also while an earlier record holds up the outcome."""
+    story = Story().ticks(570).decides("ahead", 560).decides("d", 10).ticks(619)
+    story.rewards("d", "in time", 20).ticks(620).rewards("d", "late", 20).ticks(1_109)
+    partition = Partition(story)
+    owner = partition.take_over()
+    assert reads_all(partition, owner) == []
+    story.ticks(1_110, 5_000)
+    assert reads_all(partition, owner) == [("ahead", "defaulted", []), ("d", "joined", ["in time"])]
+    assert owner.rewards == {"joined": 1, "late": 1}
+
+
+def test_when_the_input_stops_everything_closes() -> None:
+    """Ticks alone bring each decision and each reward to its state."""
+    story = Story().decides("a", 10).rewards("a", "r", 20).rewards("b", "r", 20).decides("c", 30)
+    story.ticks(*range(100, 2_200, 100))
+    assert story.told() == [("a", "joined", ["r"]), ("c", "defaulted", [])]
+    assert story.states("decisions") == {"joined": 1, "defaulted": 1}
+    assert story.states("rewards") == {"joined": 1, "unmatched": 1}
+
+
+def test_a_partition_that_was_silent_for_ten_windows_and_is_back_with_old_records() -> None:
+    """What is within `lateness` joins; what is older is refused, and is no false zero."""
+    story = Story().decides("first", 10).ticks(*range(100, 5_100, 100))
+    story.decides("old", 4_000).decides("too old", 3_999).decides("new", 5_000)
+    story.rewards("old", "r", 4_010).rewards("too old", "r", 4_010).ticks(5_010, 9_000)
+    assert story.told() == [
+        ("first", "defaulted", []),
+        ("old", "joined", ["r"]),
+        ("new", "defaulted", []),
+    ]
+    assert story.states("decisions") == {"joined": 1, "defaulted": 2, "invalid": 1}
+    assert story.states("rewards") == {"joined": 1, "unmatched": 1}
+
+
+class _Registry:
+    """A schema registry that can be asked or can't."""
+
+    down = False
+
+    def schema_id(self, _name: str) -> int:
+        """Give the id of every schema here."""
+        return 1
+
+    def writer(self, name: str, _schema_id: int) -> WriterSchema:
+        """Give the current schema."""
+        if self.down:
+            raise BrokerError("the schema registry can't be asked")
+        return current(name)
+
+
+def test_an_agent_that_raises_in_mid_batch() -> None:
+    """A batch that failed half-way is read again by a new owner, and nothing is lost or twice."""
+    story = Story().decides("a", 10).ticks(100, 700).decides("b", 700).ticks(1_400)
+    by_id = story.records["decisions"][-2]
+    assert by_id.key == b"b"
+    assert by_id.value is not None
+    framed = b"\x00\x00\x00\x00\x01" + by_id.value[len(WIRE.header("decision")) :]
+    story.records["decisions"][-2] = by_id._replace(value=framed)
+    registry = _Registry()
+    partition = Partition(story)
+    owner = Owner(core_of(LANE, wire=Wire.single_object(registry)))
+    for log in LOGS:
+        partition.appear(log)
+    partition.read(owner, "rewards", 100)
+    registry.down = True
+    with pytest.raises(BrokerError, match="can't be asked"):
+        partition.read(owner, "decisions", 100)
+    assert outcomes_in(partition) == []
+    registry.down = False
+    second = Owner(core_of(LANE, wire=Wire.single_object(registry)))
+    assert reads_all(partition, second) == [("a", "defaulted", []), ("b", "defaulted", [])]
+    assert second.decisions == {"defaulted": 2}
+
+
+def test_what_an_agent_had_not_sent_when_it_raised() -> None:
+    """Outcomes that were given and never written are given again."""
+    story = Story().decides("a", 10).decides("b", 20).ticks(100, 600)
+    story.decides("c", 600).ticks(5_000)
+    partition = Partition(story)
+    owner = partition.take_over()
+    reads_all(partition, owner)
+    assert outcomes_in(partition) == [(name, "defaulted", []) for name in "abc"]
+    for sent in range(3):
+        lost = Partition(story)
+        lost.outcomes = partition.outcomes[:sent]
+        assert reads_all(lost, lost.take_over()) == outcomes_in(partition)
+
+
+def test_the_first_of_two_in_flight_is_the_slow_one() -> None:
+    """An outcome that is due waits for the one before it, so the tail never passes an open one."""
+    story = Story().decides("slow", 90).ticks(100).decides("quick", 110)
+    story.ticks(120, 200, window=20, grace=0)
+    partition = Partition(story)
+    owner = partition.take_over()
+    assert reads_all(partition, owner) == []
+    assert owner.core.position().source_offset == 0
+    partition.progress(owner)
+    partition.deliver(owner)
+    story.ticks(1_000)
+    assert reads_all(partition, partition.take_over()) == [
+        ("slow", "defaulted", []),
+        ("quick", "defaulted", []),
+    ]
+
+
+def test_a_restart_when_the_outcome_topic_holds_only_a_progress_record() -> None:
+    """The next owner goes on where the record says, and gives what was still open."""
+    story = Story().decides("gone", -2_000).ticks(100).decides("open", 110).ticks(200)
+    partition = Partition(story)
+    owner = partition.take_over()
+    assert reads_all(partition, owner) == []
+    partition.progress(owner)
+    partition.deliver(owner)
+    assert [emission.value for emission in partition.outcomes] == [None]
+    story.rewards("open", "r", 210).ticks(1_000)
+    second = partition.take_over()
+    assert reads_all(partition, second) == [("open", "joined", ["r"])]
+    assert (owner.decisions, second.decisions) == ({"invalid": 1}, {"joined": 1})
+
+
+def test_an_outcome_too_large_by_one_byte() -> None:
+    """An outcome of the size allowed is written; one byte more makes it a stub."""
+    small = Story().decides("d", 10, 700).ticks(100, 1_000)
+    partition = Partition(small)
+    reads_all(partition, partition.take_over())
+    [outcome] = partition.written()
+    fits = 700 + LANE.max_outcome_bytes - len(outcome.key) - len(outcome.value)
+    story = Story().decides("d", 10, fits).decides("e", 10, fits + 1).decides("f", 10)
+    story.rewards("e", "r", 20).ticks(100, 1_000, 5_000)
+    assert story.told() == [("d", "defaulted", []), ("e", "oversize", []), ("f", "defaulted", [])]
+    assert story.states("rewards") == {"joined": 1}
+
+
+def test_a_restart_behind_a_stub() -> None:
+    """A stub moves the tail as an outcome does."""
+    story = Story().decides("large", 10, 5_000).ticks(100, 1_000)
+    partition = Partition(story)
+    assert reads_all(partition, partition.take_over()) == [("large", "oversize", [])]
+    story.decides("next", 1_000).ticks(2_000)
+    second = partition.take_over()
+    assert reads_all(partition, second)[1:] == [("next", "defaulted", [])]
+    assert second.decisions == {"defaulted": 1}
+
+
+def test_a_decision_and_its_reward_that_are_both_a_minute_late() -> None:
+    """Both waited in queues for longer than the window: joined, and no false zero."""
+    lane = Lane(lateness=3_600_000, backward=0, skew=60_000, max_outcome_bytes=1_000)
+    story = Story(lane)
+    story.ticks(60_000).decides("d", 0).ticks(60_049).rewards("d", "r", 10).ticks(60_050, 200_000)
+    assert story.told() == [("d", "joined", ["r"])]
+
+
+@pytest.mark.parametrize("last", ["duplicate", "invalid"])
+def test_a_log_whose_last_records_give_no_outcome(last: str) -> None:
+    """A hand-over passes them, so that they are neither counted again nor read for ever."""
+    story = Story().decides("d", 10).ticks(100)
+    for _ in range(5):
+        story.decides("d" if last == "duplicate" else "x", 10 if last == "duplicate" else -5_000)
+    story.ticks(1_000)
+    partition = Partition(story)
+    owner = partition.take_over()
+    assert reads_all(partition, owner) == [("d", "defaulted", [])]
+    assert owner.decisions == {"defaulted": 1, last: 5}
+    partition.progress(owner)
+    partition.deliver(owner)
+    second = partition.take_over()
+    reads_all(partition, second)
+    assert second.decisions == Counter()
+    assert second.core.position() == owner.core.position()
+    story.decides("e", 1_000).ticks(5_000)
+    assert reads_all(partition, second)[1:] == [("e", "defaulted", [])]
+
+
+def test_hours_without_ticks_that_hold_more_than_is_read_ahead() -> None:
+    """Decisions wait for the next tick, however many and however long, and none is lost."""
+    lane = Lane(lateness=3_600_000, backward=0, skew=60_000, max_outcome_bytes=1_000)
+    story = Story(lane)
+    count, hours = 25_000, 3 * 3_600_000
+    for number in range(count):
+        story.decides(f"d{number}", number * hours // count)
+        if number % 100 == 0:
+            story.rewards(f"d{number}", "r", number * hours // count + 1)
+    story.ticks(hours)
+    story.ticks(hours + 1_000_000)
+    told = story.told()
+    assert [decision_id for decision_id, _, _ in told] == [f"d{n}" for n in range(count)]
+    assert Counter(state for _, state, _ in told) == {"joined": 250, "defaulted": 24_750}
+
+
+def test_settings_that_change_while_a_clock_steps_back() -> None:
+    """The next tick record's window and grace apply, also where an earlier tick is larger."""
+    story = Story().ticks(100).decides("d", 90).rewards("d", "r", 140)
+    story.ticks(80, window=50, grace=0).ticks(5_000)
+    assert story.told() == [("d", "defaulted", [])]
+
+
+def test_a_reward_that_meets_two_decisions_keeps_the_best_verdict() -> None:
+    """A repeat of an id after `lateness` is another decision; one reward is counted once."""
+    story = Story().decides("d", 10).ticks(100, 1_311).decides("d", 1_400)
+    story.rewards("d", "r", 1_410).ticks(1_500, 9_000)
+    assert story.told() == [("d", "defaulted", []), ("d", "joined", ["r"])]
+    assert story.states("rewards") == {"joined": 1}
+
+
+def test_the_reward_log_is_read_no_further_than_decisions_need() -> None:
+    """Rewards of days ahead stay in Kafka while the decisions are hours behind."""
+    story = Story().decides("d", 10).ticks(*range(100, 100_000, 100))
+    partition = Partition(story)
+    owner = partition.take_over()
+    for log in LOGS:
+        partition.appear(log)
+    assert not owner.wants("rewards")
+    partition.read(owner, "decisions", 3)
+    while owner.wants("rewards") and partition.read(owner, "rewards", 1):
+        pass
+    assert owner.core.reward_watermark == AT + 600
+
+
+def test_records_that_were_read_before_are_passed_over() -> None:
+    """A batch that begins with old records counts its new ones only."""
+    story = Story().decides("d", 10).decides("d", 10).ticks(100, 1_000)
+    owner = Partition(story).take_over()
+    rows = story.records["decisions"]
+    for end in range(1, len(rows) + 1):
+        owner.push("decisions", Records.of(rows[:end]))
+    assert owner.decisions == {"duplicate": 1}
+    assert owner.core.waiting == 1
