@@ -1,7 +1,8 @@
 """Which schemas can read each other's bytes; hides Avro's rules of resolution.
 
-Stricter than Avro where Avro would let the meaning change: a logical type can't become another one,
-and every name must stay, because aliases help new readers only.
+Stricter than Avro where Avro would let the meaning change: a logical type can't become another one.
+Aliases help new readers only, so a released schema can't rename a field and stay readable by the
+versions before it.
 """
 
 from __future__ import annotations
@@ -113,8 +114,10 @@ class _Resolution:
         written = {field["name"]: field for field in writer["fields"]}
         for field in reader["fields"]:
             inner = f"{path or pair[1]}.{field['name']}"
-            if field["name"] in written:
-                yield from self._compare(written[field["name"]]["type"], field["type"], inner)
+            names = [field["name"], *field.get("aliases", ())]
+            found = next((written[name] for name in names if name in written), None)
+            if found is not None:
+                yield from self._compare(found["type"], field["type"], inner)
             elif "default" not in field:
                 yield f"{inner}: the writer has no such field, and the reader no default"
 

@@ -107,6 +107,14 @@ def test_what_is_no_problem_is_read(
     assert set(found) == {field["name"] for field in current("reward").definition["fields"]}
 
 
+def test_a_reader_finds_a_field_by_its_alias() -> None:
+    """Who has a new name for a field, and says so, reads those who write the old one."""
+    old, new = _record({"name": "a", "type": "long"}), _record({"name": "b", "type": "long"})
+    assert problems(WriterSchema(old), WriterSchema(new)) != []
+    new["fields"][0]["aliases"] = ["a"]
+    assert problems(WriterSchema(old), WriterSchema(new)) == []
+
+
 _NOTHING = _record({"name": "n", "type": "null"}, name="Nothing")
 _WITHIN = _record({"name": "next", "type": ["null", "Node"]}, name="Node")
 
