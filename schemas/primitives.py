@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["END", "NULL", "write_double", "write_long", "write_text", "write_texts"]
+__all__ = ["END", "NULL", "read_long", "write_double", "write_long", "write_text", "write_texts"]
 
 NULL: Final = b"\x00"
 """The first branch of a union, where that is null."""
@@ -43,6 +43,28 @@ def write_long(number: int) -> bytes:
         rest >>= 7
     digits.append(rest)
     return bytes(digits)
+
+
+def read_long(data: bytes, at: int) -> int:
+    """Read a whole number; `IndexError` if the bytes end before it does.
+
+    Examples
+    --------
+    >>> read_long(write_long(-65), 0)
+    -65
+    """
+    rest = data[at]
+    if rest >= 0x80:
+        rest &= 0x7F
+        shift = 7
+        while True:
+            at += 1
+            digit = data[at]
+            rest |= (digit & 0x7F) << shift
+            if digit < 0x80:
+                break
+            shift += 7
+    return rest >> 1 ^ -(rest & 1)
 
 
 def write_text(text: str) -> bytes:

@@ -11,16 +11,18 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from bandstand.errors import EventError
 from bandstand.schemas.primitives import (
     END,
     NULL,
+    read_long,
     write_double,
     write_long,
     write_text,
     write_texts,
 )
 
-__all__ = ["OutcomeReward", "defaulted", "joined", "oversize", "rules_part"]
+__all__ = ["OutcomeReward", "defaulted", "joined", "oversize", "rules_part", "source_offset"]
 
 _JOINED, _DEFAULTED, _OVERSIZE = b"\x00", b"\x02", b"\x04"
 _PRESENT = b"\x02"
@@ -107,6 +109,32 @@ def oversize(source_offset: int, rules: bytes, header: bytes) -> bytes:
 
 def _write_unsigned(number: int) -> bytes:
     return write_long(number >> 1 ^ -(number & 1))  # its zigzag is the number
+
+
+def source_offset(value: bytes, start: int) -> int:
+    """Read an outcome's source offset, and nothing else of it.
+
+    Parameters
+    ----------
+    value
+        The outcome, written with the current schema.
+    start
+        Where its header ends.
+
+    Raises
+    ------
+    EventError
+        If the bytes end before.
+
+    Examples
+    --------
+    >>> source_offset(oversize(700, rules_part(None, 1, 0, 0)), 0)
+    700
+    """
+    try:
+        return read_long(value, start + len(_JOINED))
+    except IndexError:
+        raise EventError("truncated", f"an outcome of {len(value)} bytes") from None
 
 
 def _reward(reward: OutcomeReward) -> bytes:
