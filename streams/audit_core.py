@@ -12,7 +12,7 @@ outcomes up to an offset are there.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -173,7 +173,7 @@ class Comparison:
         found = sum(self.counts[kind] for kind in OF_FOUND) + self.blocked
         return (expected, found) == (self.counts["expected"], self.counts["found"])
 
-    def expect(self, emissions: Sequence[Emission], done: int) -> None:
+    def expect(self, emissions: Iterable[Emission], done: int) -> None:
         """Say which outcomes must come next.
 
         Parameters

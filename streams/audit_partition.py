@@ -137,8 +137,8 @@ class PartitionAudit:
     def closes(self) -> bool:
         """Whether all that was read became exactly one thing, as far as the core knows, too."""
         return (
-            self.decisions.open == self.core.waiting
-            and self.rewards.open >= 0
+            (self.decisions.open == self.core.waiting or self.core.scanning)
+            and self.rewards.open == self.core.open_rewards
             and self.comparison.closes
         )
 

@@ -105,6 +105,11 @@ class JoinCore:
         return len(self._due) + len(self._candidates)
 
     @property
+    def scanning(self) -> bool:
+        """Whether decisions were let go of, to be read again when the tick behind them is found."""
+        return self._scanning_from is not None
+
+    @property
     def index_size(self) -> int:
         """Rewards that a decision could still meet."""
         return len(self._index)

@@ -128,7 +128,7 @@ def source_offset(value: bytes, start: int) -> int:
 
     Examples
     --------
-    >>> source_offset(oversize(700, rules_part(None, 1, 0, 0)), 0)
+    >>> source_offset(oversize(700, rules_part(None, 1, 0, 0), b"head"), 4)
     700
     """
     try:

@@ -32,8 +32,8 @@ class Item(NamedTuple):
 
 def emission(source: int, window: int = 50) -> Emission:
     """Give the outcome of a decision."""
-    body = decision_bytes(f"d{source}", source)[len(WIRE.header("decision")) :]
-    value = HEADER + splice.defaulted(source, splice.rules_part(None, window, 0, 0), body)
+    rules, frame = splice.rules_part(None, window, 0, 0), decision_bytes(f"d{source}", source)
+    [value] = splice.defaulted([source], rules, [frame], len(WIRE.header("decision")), HEADER)
     return Emission(f"d{source}".encode(), source, value, None)
 
 
