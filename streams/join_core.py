@@ -9,6 +9,7 @@ records are cut into batches, which log is read first and where a restart happen
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from operator import add
@@ -43,6 +44,8 @@ __all__ = ["JoinCore"]
 _MAX_WAITING = 20_000
 _MAX_WAITING_BYTES = 16 * 2**20
 """Decisions that may be read ahead, and their bytes."""
+
+_NONE: dict[str, str] = {}
 
 Flags = npt.NDArray[np.bool_]
 
@@ -92,7 +95,7 @@ class JoinCore:
         self._ahead: Tick | None = None
         self._checked_up_to = decision_start
         self._due = DueQueue()
-        self._arrived: list[tuple[Record, Reward]] = []
+        self._arrived: list[tuple[Reward, bytes | None]] = []
         self._table = DecisionTable(rules.lateness_ms)
         self._index = RewardIndex(
             rules.lateness_ms, rules.backward_ms, self._table, self._before_done
@@ -295,7 +298,7 @@ class JoinCore:
     def _read_rewards(self, records: Records) -> None:
         sifted = self._sifter.sift("reward", records)
         offsets = sifted.good.offsets
-        rewards = _rewards(sifted)
+        rewards = list(zip(_rewards(sifted), sifted.good.values, strict=True))
         bad, start = deque(sifted.bad), 0
         for tick in sifted.ticks:
             end = bisect_left(offsets, tick.offset, start)
@@ -310,10 +313,11 @@ class JoinCore:
         position = self.reward_watermark
         after = tick.time if position is None else max(tick.time, position)
         latest = after + tick.rules.skew_ms
-        admitted = [reward for _, reward in self._arrived if reward.ts <= latest]
+        admitted = [reward for reward, _ in self._arrived if reward.ts <= latest]
         if len(admitted) < len(self._arrived):
-            for record, reward in self._arrived:
+            for reward, value in self._arrived:
                 if reward.ts > latest:
+                    record = Record(reward.offset, reward.ts, reward.decision_id, value, ())
                     self._refuse("rewards", record, wrong_clock(reward.ts, None, latest))
         self._arrived.clear()
         if admitted:
@@ -421,16 +425,10 @@ def _decisions(sifted: Sifted) -> Decisions:
     return Decisions(list(good.offsets), list(good.timestamps), keys, values, sifted.frames)
 
 
-def _rewards(sifted: Sifted) -> list[tuple[Record, Reward]]:
-    good = sifted.good
-    names = ("reward_id", "name", "value", "metadata")
-    columns = (sifted.table[name].to_pylist() for name in names)
-    rewards = []
-    for row, (reward_id, name, value, metadata) in enumerate(zip(*columns, strict=True)):
-        record = good.row(row)
-        assert record.key is not None
-        reward = Reward(
-            record.key, reward_id, name, value, record.timestamp, record.offset, dict(metadata)
-        )
-        rewards.append((record, reward))
-    return rewards
+def _rewards(sifted: Sifted) -> list[Reward]:
+    good, table = sifted.good, sifted.table
+    # Millions may wait for as long as a window: names are few, and most have no metadata.
+    names = [sys.intern(name) for name in table["name"].to_pylist()]
+    metadata = [dict(pairs) if pairs else _NONE for pairs in table["metadata"].to_pylist()]
+    columns = good.keys, table["reward_id"].to_pylist(), names, table["value"].to_pylist()
+    return list(map(Reward, *columns, good.timestamps, good.offsets, metadata))
