@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench dev lock clean
+.PHONY: help demo test lint bench bench-join dev lock clean
 
 help:  ## List the commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 $(READY): locks/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Bandstand needs Python 3.11 or newer; this is %d.%d. Name another one: make PYTHON=python3.12 …" % v[:2])'
@@ -30,6 +30,9 @@ lint: $(READY)  ## Check format, lint and types
 
 bench: $(READY)  ## Measure, side by side with named peers
 	$(BIN)/python -m benchmarks
+
+bench-join: $(READY)  ## Measure the join beside Kafka Streams, Flink, Quix Streams and Faust on one broker
+	$(BIN)/python -m benchmarks.join
 
 dev: $(READY)  ## Start Kafka and S3 for development (stop: bandstand dev down)
 	$(BIN)/bandstand dev up

@@ -1,0 +1,205 @@
+"""What is said of the join beside its peers: a table, a picture, a file, and the page in docs/.
+
+``python -m benchmarks.join.results`` writes the table and the picture in docs/ anew from the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.join.contestants import Contestant
+from benchmarks.join.stage import Run
+from benchmarks.join.workload import PARTITIONS, PER_SECOND, REWARD_EVERY, RULES
+from benchmarks.report import machine, versions
+
+__all__ = ["FOLDER", "Row", "draw", "facts", "row", "table", "write"]
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "build" / "bench"
+_DOCS = ROOT / "docs"
+_BETWEEN = re.compile(r"(?<=<!-- join: begin -->\n).*?(?=<!-- join: end -->)", re.S)
+
+Row = Mapping[str, Any]
+
+
+def row(contestant: Contestant, decisions: int, runs: Sequence[Run]) -> Row:
+    """Sum up the runs of one contestant; counts are those of its last run."""
+    figures = [each for each, _ in runs]
+    counted = [each for _, each in runs if each is not None]
+    last = counted[-1] if counted else None
+    return {
+        "name": contestant.name,
+        "decisions_per_second": _spread([f.decisions_per_second for f in figures]),
+        "cpu_seconds_per_million": _median([f.cpu_s_per_million for f in figures]),
+        "rss_mb": _median([f.rss_mb for f in figures]),
+        "outcomes": last.outcomes if last else 0,
+        "joined": last.joined if last else 0,
+        "semantics": contestant.semantics,
+        "decisions": decisions,
+        "right": all(each.right for each in counted) if counted else None,
+        "missing": last.missing if last else 0,
+        "repeated": last.repeated if last else 0,
+        "wrong": last.wrong if last else 0,
+        "whole_decisions_per_second": _spread([f.whole_decisions_per_second for f in figures]),
+        "steady_cpu_seconds_per_million": _median([f.steady_cpu_s_per_million for f in figures]),
+        "seconds_to_first": _median([f.seconds_to_first for f in figures]),
+        "longest_stall_ms": max(f.longest_stall_ms for f in figures),
+        "runs": [each._asdict() for each in figures],
+    }
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"min": min(values), "median": _median(values), "max": max(values)}
+
+
+def facts(decisions: int, rounds: int) -> dict[str, Any]:
+    """Say what was measured, where and when."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "decisions": decisions,
+        "rounds": rounds,
+        "partitions": PARTITIONS,
+        "decisions_per_second_of_event_time": PER_SECOND,
+        "decisions_a_reward": REWARD_EVERY,
+        "rules": RULES._asdict(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Give the figures of all contestants, one a line."""
+    shown = Table(title="join: decisions already in the log, steady part", title_justify="left")
+    for name in _HEADINGS:
+        shown.add_column(name, justify="left" if name == _HEADINGS[0] else "right")
+    for each in rows:
+        shown.add_row(*_cells(each), style=None if each["right"] in (True, None) else "yellow")
+    return shown
+
+
+_HEADINGS = (
+    "",
+    "k decisions/s, min / median / max",
+    "whole run",
+    "CPU-s/M",
+    "steady CPU-s/M",
+    "RSS MB",
+    "longest stall ms",
+    "decisions",
+    "outcomes right",
+)
+
+
+def _cells(each: Row) -> list[str]:
+    rate = each["decisions_per_second"]
+    return [
+        each["name"],
+        " / ".join(_thousands(rate[name]) for name in ("min", "median", "max")),
+        _thousands(each["whole_decisions_per_second"]["median"]),
+        f"{each['cpu_seconds_per_million']:.1f}",
+        f"{each['steady_cpu_seconds_per_million']:.1f}",
+        f"{each['rss_mb']:.0f}",
+        f"{each['longest_stall_ms']:.0f}",
+        f"{each['decisions']:,}",
+        _verdict(each),
+    ]
+
+
+def _thousands(number: float) -> str:
+    return f"{number / 1e3:.1f}" if number < 1e5 else f"{number / 1e3:.0f}"
+
+
+def _verdict(each: Row) -> str:
+    if each["right"] is None:
+        return "no outcomes"
+    if each["right"]:
+        return "yes"
+    found = [f"{each[name]:,} {name}" for name in ("missing", "repeated", "wrong") if each[name]]
+    return "no: " + ", ".join(found or ["in an earlier run"])
+
+
+def write(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> Path:
+    """Write ``join.json`` (the rows), ``join-facts.json`` and ``join.png``; give the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "join.json"
+    path.write_text(json.dumps(rows, indent=2) + "\n")
+    (folder / "join-facts.json").write_text(json.dumps(about, indent=2) + "\n")
+    draw(rows, folder / "join.png")
+    return path
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draw decisions a second, from least to most, and CPU seconds, each on a log scale."""
+    from matplotlib.figure import Figure
+
+    names = [each["name"] for each in rows]
+    figure = Figure(figsize=(10, 0.5 * len(rows) + 1.5), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    medians = [each["decisions_per_second"]["median"] for each in rows]
+    left.barh(names, medians, color=[_colour(name) for name in names])
+    ranges = [
+        [m - each["decisions_per_second"]["min"] for m, each in zip(medians, rows, strict=True)],
+        [each["decisions_per_second"]["max"] - m for m, each in zip(medians, rows, strict=True)],
+    ]
+    left.errorbar(medians, names, xerr=ranges, fmt="none", ecolor="black", capsize=3)
+    left.set_xlabel("decisions a second, steady part; higher is better")
+    cpu = [each["steady_cpu_seconds_per_million"] for each in rows]
+    right.barh(names, cpu, color=[_colour(name) for name in names])
+    right.set_xlabel("CPU seconds a million decisions, steady part; lower is better")
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.grid(axis="x", alpha=0.3)
+    left.invert_yaxis()
+    figure.savefig(path, dpi=110)
+
+
+def _colour(name: str) -> str:
+    return "tab:orange" if name.startswith("bandstand") else "tab:blue"
+
+
+def _page(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
+    """Give the part of docs/benchmarks.md that holds figures."""
+    load = about["machine"]["load_1_5_15_minutes"][1]
+    where = about["machine"]
+    where_and_when = (
+        f"{about['rounds']} runs of each on {about['date']}: {where['processor']}, "
+        f"{where['cores']} cores shared by broker and contestant, Python {where['python']}; "
+        f"load over the last five minutes {load:.1f}."
+    )
+    lines = [
+        where_and_when,
+        "",
+        "| " + " | ".join(("contestant", *_HEADINGS[1:])) + " |",
+        "|---|" + "---:|" * (len(_HEADINGS) - 2) + "---|",
+        *("| " + " | ".join(_cells(each)) + " |" for each in rows),
+        "",
+        *(f"- **{each['name']}**: {each['semantics']}" for each in rows),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    rows = json.loads((FOLDER / "join.json").read_text())
+    about = json.loads((FOLDER / "join-facts.json").read_text())
+    page = _DOCS / "benchmarks.md"
+    text, changed = _BETWEEN.subn(lambda _: _page(rows, about), page.read_text())
+    assert changed == 1, f"{page} has no place for the join's figures"
+    page.write_text(text)
+    draw(rows, _DOCS / "join.png")
+
+
+if __name__ == "__main__":
+    main()

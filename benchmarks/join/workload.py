@@ -1,0 +1,201 @@
+"""The two logs that every contestant reads; hides how a million events are made and loaded fast.
+
+Decisions come at a steady pace of event time, one in twenty with one reward inside its window, and
+rewards lie in their log in the order of their time. The lane's logs also have the ticks that a live
+join would have written, one a second; the peers' logs have none.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterable, Iterator
+from random import Random
+from typing import Final, NamedTuple
+
+from confluent_kafka import Producer
+
+from bandstand.kafka import producer_config
+from bandstand.schemas.primitives import write_long
+from bandstand.schemas.topics import TICK_KEY
+from bandstand.settings import Settings
+from bandstand.streams.join_types import TICK_HEADER, Rules
+from benchmarks.events import START_MS, WIRE, decision, sized
+
+__all__ = [
+    "CLOSING",
+    "LANE",
+    "PARTITIONS",
+    "REWARD_EVERY",
+    "RULES",
+    "Event",
+    "Topics",
+    "Workload",
+    "load",
+    "send",
+]
+
+PARTITIONS: Final = 2
+PER_SECOND: Final = 5_000
+"""Decisions in a second of event time, both partitions together."""
+BYTES: Final = 235
+REWARD_EVERY: Final = 20
+RULES: Final = Rules(
+    window_ms=60_000, grace_ms=5_000, lateness_ms=3_600_000, backward_ms=0, skew_ms=60_000
+)
+LANE: Final = {
+    "partitions": str(PARTITIONS),
+    **{name.removesuffix("_ms"): f"{ms}ms" for name, ms in RULES._asdict().items()},
+}
+"""The same as settings of a lane."""
+CLOSING: Final = b"closing-"
+"""How the ids begin of what is sent only to move the time of joins that know no other clock."""
+
+_SHAPES = 500
+_QUEUE_MESSAGES = 500_000
+
+
+class Event(NamedTuple):
+    """One record to be sent."""
+
+    ts: int
+    key: bytes
+    value: bytes | None
+    partition: int = -1
+    """-1: by the key."""
+
+
+class Topics(NamedTuple):
+    """Where a contestant reads and writes."""
+
+    decisions: str
+    rewards: str
+    outcomes: str
+
+
+class Workload:
+    """The events of one size, the same in each run but for the day.
+
+    Parameters
+    ----------
+    count
+        How many decisions, at least 1.
+    now
+        The broker's time, milliseconds since 1970; the last tick lies a minute before it.
+    """
+
+    def __init__(self, count: int, now: int) -> None:
+        self.count = count
+        self.joined = -(-count // REWARD_EVERY)
+        length = count * 1000 // PER_SECOND
+        self._closed = length + RULES.window_ms + RULES.grace_ms
+        self._start = now - now % 1000 - self._closed - 63_000
+        self._shapes = list(_shapes(Random(3)))
+        self._closings = 0
+
+    def key(self, number: int) -> bytes:
+        """Give a decision's id: a UUID of version 7, made from its number alone."""
+        noise = _noise(number)
+        text = f"{self._ts(number):012x}7{number & 0xFFF:03x}{noise | 1 << 63:016x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}".encode()
+
+    def decisions(self) -> Iterator[Event]:
+        """Give the decisions by time."""
+        for number in range(self.count):
+            yield self._decision(self._ts(number), self.key(number), number)
+
+    def rewards(self) -> Iterator[Event]:
+        """Give the rewards by time, each within its decision's window."""
+        numbers = range(0, self.count, REWARD_EVERY)
+        due = [(self._ts(n) + _noise(n) % RULES.window_ms, self.key(n)) for n in numbers]
+        return (_reward(ts, key) for ts, key in sorted(due))
+
+    def ticks(self) -> Iterator[Event]:
+        """Give the ticks of both partitions of a log, until the last window has closed."""
+        for ms in range(0, self._closed + 3_000, 1000):
+            for partition in range(PARTITIONS):
+                yield Event(self._start + ms, TICK_KEY, None, partition)
+
+    def closing(self) -> tuple[list[Event], list[Event]]:
+        """Give a decision and its reward for each partition, later than all windows so far."""
+        self._closings += 1
+        ts = self._start + self._closed + self._closings * 1000
+        keys = [CLOSING + b"%028d" % (2 * self._closings + p) for p in range(PARTITIONS)]
+        decisions = [self._decision(ts, key, 0)._replace(partition=p) for p, key in enumerate(keys)]
+        return decisions, [_reward(ts, key)._replace(partition=p) for p, key in enumerate(keys)]
+
+    def _ts(self, number: int) -> int:
+        return self._start + number * 1000 // PER_SECOND
+
+    def _decision(self, ts: int, key: bytes, number: int) -> Event:
+        head, between, rest = self._shapes[number % _SHAPES]
+        return Event(ts, key, b"".join((head, key, between, write_long(ts), rest)))
+
+
+def _shapes(random: Random) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Give what stands before a decision's id, between it and the time, and after that."""
+    for _ in range(_SHAPES):
+        event = decision(random, START_MS, eligible=0, features=False)
+        head, rest = sized(event, BYTES).split(event["decision_id"].encode())
+        between, tail = rest.split(write_long(START_MS))
+        yield head, between, tail
+
+
+def _noise(number: int) -> int:
+    """Give 62 bits that look like noise."""
+    return (number + 1) * 0x9E3779B97F4A7C15 >> 1 & (1 << 62) - 1
+
+
+def _reward(ts: int, key: bytes) -> Event:
+    decision_id = key.decode()
+    event = {
+        "bandit": "bench",
+        "decision_id": decision_id,
+        "reward_id": f"r-{decision_id}",
+        "name": "click",
+        "value": 1.0,
+        "ts": ts,
+    }
+    return Event(ts, key, WIRE.dumps("reward", event))
+
+
+def load(settings: Settings, topics: Topics, workload: Workload, *, ticks: bool) -> None:
+    """Write both logs, and return when the broker has them."""
+    for topic, events in (
+        (topics.decisions, workload.decisions()),
+        (topics.rewards, workload.rewards()),
+    ):
+        send(settings, topic, _by_time(workload.ticks(), events) if ticks else events)
+
+
+def _by_time(ticks: Iterable[Event], events: Iterable[Event]) -> Iterator[Event]:
+    return heapq.merge(ticks, events, key=lambda event: event.ts)
+
+
+def send(settings: Settings, topic: str, events: Iterable[Event]) -> None:
+    """Write events to a topic, and return when the broker has them."""
+    lost: list[object] = []
+    producer = Producer(
+        {
+            **producer_config(settings, linger_ms=20),
+            "log_level": 0,  # new topics make it retry
+            "queue.buffering.max.messages": _QUEUE_MESSAGES,
+            "on_delivery": lambda error, _: lost.append(error) if error else None,
+            "delivery.report.only.error": True,
+        }
+    )
+    tick: list[tuple[str, str | bytes | None]] = [(TICK_HEADER, RULES.to_header())]
+    for ts, key, value, partition in events:
+        while True:
+            try:
+                producer.produce(
+                    topic, value, key, partition, timestamp=ts, headers=None if value else tick
+                )
+                break
+            except BufferError:
+                producer.poll(0.1)
+    deadline = time.monotonic() + 60
+    while producer.flush(1) and time.monotonic() < deadline:
+        pass
+    assert not len(producer), f"{len(producer)} records of {topic} weren't delivered in a minute"
+    assert not lost, lost[:3]

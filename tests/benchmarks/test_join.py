@@ -1,0 +1,92 @@
+"""The join's benchmark runs in a small size, so that its harness can't rot; no speed is judged."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bandstand.local import Kafka
+from benchmarks.join import results
+from benchmarks.join.contestants import CONTESTANTS, Contestant
+from benchmarks.join.process_tree import Cost
+from benchmarks.join.stage import Stage, take_turns
+from benchmarks.join.turn import Sample, figures
+from benchmarks.join.workload import REWARD_EVERY
+
+DECISIONS = 5_000
+SMOKED = ("bandstand", "read-only")
+
+
+def smoke(
+    kafka: Kafka, prefix: str, folder: Path, contestants: list[Contestant]
+) -> tuple[list[results.Row], dict[str, str]]:
+    """Let contestants run once, in a small size; give the rows, and who failed."""
+    failures: dict[str, str] = {}
+    runs = take_turns(
+        Stage(kafka.bootstrap_servers, prefix, folder),
+        contestants,
+        DECISIONS,
+        1,
+        lambda _: None,
+        lambda name, error: failures.update({name: str(error)}),
+    )
+    rows = [results.row(c, DECISIONS, runs[c.name]) for c in contestants if c.name in runs]
+    return rows, failures
+
+
+def test_bandstand_and_the_floor_run(
+    bandstand_kafka: Kafka, bandstand_prefix: str, tmp_path: Path
+) -> None:
+    """Real workers join a real log, each decision gets the right outcome, and all is written."""
+    wanted = [contestant for contestant in CONTESTANTS if contestant.name in SMOKED]
+    rows, failures = smoke(bandstand_kafka, bandstand_prefix, tmp_path, wanted)
+    assert failures == {}
+    ours, floor = rows
+    assert (ours["outcomes"], ours["joined"]) == (DECISIONS, DECISIONS // REWARD_EVERY)
+    assert ours["right"]
+    assert floor["right"] is None
+    for each in rows:
+        rate = each["decisions_per_second"]
+        assert 0 < rate["min"] <= rate["median"] <= rate["max"]
+        assert each["cpu_seconds_per_million"] > 0
+        assert each["rss_mb"] > 10
+    assert results.table(rows).row_count == len(SMOKED)
+    path = results.write(tmp_path / "build", rows, results.facts(DECISIONS, 1))
+    assert [each["name"] for each in json.loads(path.read_text())] == list(SMOKED)
+    assert path.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_a_contestant_that_ends_is_named_and_left_out(
+    bandstand_kafka: Kafka, bandstand_prefix: str, tmp_path: Path
+) -> None:
+    """One that fails costs the others nothing, and whoever reads the results learns of it."""
+    floor = next(contestant for contestant in CONTESTANTS if contestant.name == "read-only")
+    failing = replace(
+        floor,
+        name="failing",
+        commands=lambda place: [floor.commands(place)[0]._replace(arguments=["false"])],
+    )
+    rows, failures = smoke(bandstand_kafka, bandstand_prefix, tmp_path, [failing])
+    assert rows == []
+    assert re.search(r"ended with 1; see .*failing", failures["failing"])
+
+
+def test_the_steady_part_is_what_lies_between_a_tenth_and_nine_tenths() -> None:
+    """A slow start and a slow end change the whole run's rate, not the steady one."""
+    samples = [
+        Sample(0.0, 0, Cost(0.0, 10.0)),
+        Sample(5.0, 100, Cost(4.0, 50.0)),
+        Sample(6.0, 500, Cost(5.0, 60.0)),
+        Sample(7.0, 900, Cost(6.0, 70.0)),
+        Sample(17.0, 1000, Cost(6.5, 80.0)),
+    ]
+    found = figures(samples, 2_000)
+    assert found.decisions_per_second == pytest.approx(0.8 * 2_000 / 2.0)
+    assert found.whole_decisions_per_second == pytest.approx(2_000 / 17.0)
+    assert found.cpu_s_per_million == pytest.approx(6.5 / 0.002)
+    assert found.steady_cpu_s_per_million == pytest.approx(2.0 / 0.0016)
+    assert (found.rss_mb, found.longest_stall_ms) == (80.0, 1000.0)
