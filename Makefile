@@ -41,6 +41,7 @@ lock: $(READY)  ## Write locks/*.txt anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --no-emit-package bandstand pyproject.toml -o locks/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -c locks/dev.txt pyproject.toml -o locks/runtime.txt
 	echo 'setuptools>=80' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -c locks/dev.txt - -o locks/build.txt
+	echo 'quixstreams==3.28.1' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 - -o benchmarks/join/peers/quix.txt
 
 clean:  ## Remove what the commands above made here
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

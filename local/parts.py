@@ -69,8 +69,27 @@ def kafka_jars(on_progress: OnProgress | None = None) -> list[Path]:
     ServerError
         A jar can't be fetched.
     """
-    folder = _fetched(f"kafka-{KAFKA_VERSION}", KAFKA, _keep_jars, on_progress)
-    return sorted(folder.glob("*.jar"))
+    return jars(f"kafka-{KAFKA_VERSION}", KAFKA, on_progress)
+
+
+def jars(name: str, pins: Sequence[Pin], on_progress: OnProgress | None = None) -> list[Path]:
+    """List the files of some pins, in a fixed order.
+
+    Parameters
+    ----------
+    name
+        Of the folder in the cache, and for the user.
+    pins
+        The jars.
+    on_progress
+        Called while they are fetched.
+
+    Raises
+    ------
+    ServerError
+        A jar can't be fetched.
+    """
+    return sorted(_fetched(name, pins, _keep_jars, on_progress).glob("*.jar"))
 
 
 def apicurio_jar(on_progress: OnProgress | None = None) -> Path:

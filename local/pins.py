@@ -57,7 +57,8 @@ def read_pins(text: str) -> tuple[Pin, ...]:
     )
 
 
-def _resolve(maven: Any, endpoint: str) -> list[str]:
+def resolve(maven: Any, endpoint: str) -> list[str]:
+    """List the coordinates that a program needs at run time, its own first."""
     from jgo.parse import Coordinate
 
     inputs, others = maven.resolver.resolve([maven.create_dependency(Coordinate.parse(endpoint))])
@@ -65,7 +66,8 @@ def _resolve(maven: Any, endpoint: str) -> list[str]:
     return [f"{d.groupId}:{d.artifactId}:{d.version}" for d in [*inputs, *needed]]
 
 
-def _pin(maven: Any, coordinate: str) -> str:
+def pin_text(maven: Any, coordinate: str) -> str:
+    """Fetch a file and write its pin."""
     path = Pin(coordinate, 0, "").artifact(maven).resolve()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return f"{coordinate}  {path.stat().st_size}\n    {digest}\n"
@@ -76,14 +78,14 @@ def _main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         maven = MavenContext(repo_cache=Path(folder), local_repos=[])
-        found = _resolve(maven, f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}")
+        found = resolve(maven, f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}")
         # On its own: together, the versions that Log4j's build was tested with would win.
         log4j = f"org.apache.logging.log4j:log4j-slf4j-impl:{_LOG4J_VERSION}"
         known = {coordinate.rpartition(":")[0] for coordinate in found}
-        found += [c for c in _resolve(maven, log4j) if c.rpartition(":")[0] not in known]
-        sys.stdout.writelines(_pin(maven, coordinate) for coordinate in sorted(found))
+        found += [c for c in resolve(maven, log4j) if c.rpartition(":")[0] not in known]
+        sys.stdout.writelines(pin_text(maven, coordinate) for coordinate in sorted(found))
         apicurio = f"io.apicurio:apicurio-registry-app:{APICURIO_VERSION}:all:tar.gz"
-        sys.stdout.write("\n" + _pin(maven, apicurio))
+        sys.stdout.write("\n" + pin_text(maven, apicurio))
 
 
 KAFKA = read_pins("""

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from benchmarks.join.java import flink, streams
+from benchmarks.join.place import Place
+from benchmarks.join.python import bandstand, faust, quix, read_only
 from benchmarks.join.tally import Format, bandstand_outcomes, flagged_outcomes
 from benchmarks.join.turn import Command
-from benchmarks.join.workload import LANE, Topics
 
-__all__ = ["CONTESTANTS", "Contestant", "Place"]
-
-_PEERS = Path(__file__).parent / "peers"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a contestant runs.
-
-    Parameters
-    ----------
-    servers
-        The broker.
-    prefix
-        Of the run's own topics; also the name of its consumer group.
-    topics
-        What it reads and where it writes.
-    folder
-        Its own, empty.
-    """
-
-    servers: str
-    prefix: str
-    topics: Topics
-    folder: Path
+__all__ = ["CONTESTANTS", "Contestant"]
 
 
 @dataclass(frozen=True)
@@ -70,47 +46,76 @@ class Contestant:
         return max(1, decisions // self.one_in)
 
 
-def _bandstand(workers: int) -> Callable[[Place], Sequence[Command]]:
-    def commands(place: Place) -> Sequence[Command]:
-        environment = {
-            "BANDSTAND_CONFIG": str(place.folder / "bandstand.toml"),
-            "BANDSTAND_KAFKA__BOOTSTRAP_SERVERS": place.servers,
-            "BANDSTAND_TOPICS__PREFIX": place.prefix,
-            "BANDSTAND_JOIN__GROUP": f"{place.prefix}join",
-            **{f"BANDSTAND_LANES__DEFAULT__{name.upper()}": v for name, v in LANE.items()},
-        }
-        (place.folder / "bandstand.toml").touch()
-        return [Command([sys.executable, "-m", "bandstand", "join"], environment)] * workers
-
-    return commands
-
-
-def _read_only(place: Place) -> Sequence[Command]:
-    script = str(_PEERS / "read_only.py")
-    topics = place.topics
-    return [Command([sys.executable, script, place.servers, topics.decisions, topics.rewards], {})]
-
-
 CONTESTANTS = (
     Contestant(
         "bandstand",
-        "One worker; one outcome for each decision when its window has closed, every decision's "
-        "bytes checked, duplicates, late and wrongly timed events told apart, in effect once.",
-        _bandstand(1),
+        "One worker: one outcome for each decision when its window has closed, in effect once; "
+        "checks every event's bytes, times and repeats; input that stops closes too.",
+        bandstand(1),
         bandstand_outcomes,
         in_lane=True,
     ),
     Contestant(
         "bandstand-2",
         "The same with two workers, a partition each.",
-        _bandstand(2),
+        bandstand(2),
         bandstand_outcomes,
         in_lane=True,
     ),
     Contestant(
         "read-only",
-        "confluent-kafka reads both logs and does nothing: the floor, no join.",
-        _read_only,
+        "The floor: confluent-kafka reads both logs (`fetch.queue.backoff.ms` 5, not librdkafka's "
+        "1000) and does nothing with them.",
+        read_only,
         outcomes=None,
+    ),
+    Contestant(
+        "faust",
+        "Stock Faust, rewards in a table (in memory, with changelog), each decision looked up "
+        "there once, as it is read: a reward that is read later is missed, and acks are of reads, "
+        "not of deliveries; a 20th of the decisions, because it is slow.",
+        faust,
+        one_in=20,
+    ),
+    Contestant(
+        "quix",
+        'Quix Streams, `join_interval(how="left")`: a decision without its reward at once, '
+        "and again with it when it comes, so two records and no last word; events as text, not "
+        "looked into (state is JSON); at least once.",
+        quix,
+    ),
+    Contestant(
+        "streams-bytes",
+        "Kafka Streams, `leftJoin` with grace, one thread, RocksDB: one record for each pair when "
+        "the window has closed by the time in the data (input that stops closes nothing); events "
+        "as bytes, not looked into; at least once.",
+        streams(values="bytes", guarantee="at_least_once", commit_ms="30000"),
+    ),
+    Contestant(
+        "streams-avro",
+        "The same, events read and outcomes written as generic Avro records.",
+        streams(values="avro", guarantee="at_least_once", commit_ms="30000"),
+    ),
+    Contestant(
+        "streams-eos",
+        "The same, exactly once by transactions, a commit a second.",
+        streams(values="avro", guarantee="exactly_once_v2", commit_ms="1000"),
+    ),
+    Contestant(
+        "flink-heap",
+        "Flink, a keyed co-process function with two slots, state on the heap, a checkpoint each "
+        "10 s: one outcome for each decision at the close of its window by the time in the data "
+        "(input that stops closes nothing); events as bytes, not looked into; at least once.",
+        flink(values="bytes", backend="hashmap", parallelism="2"),
+    ),
+    Contestant(
+        "flink-avro",
+        "The same, events read and outcomes written as generic Avro records at the close.",
+        flink(values="avro", backend="hashmap", parallelism="2"),
+    ),
+    Contestant(
+        "flink-rocksdb",
+        "As flink-heap, state in RocksDB.",
+        flink(values="bytes", backend="rocksdb", parallelism="2"),
     ),
 )

@@ -13,7 +13,8 @@ from bandstand.kafka import admin
 from bandstand.schemas.topics import TopicNames
 from bandstand.settings import Settings
 from bandstand.streams import topics
-from benchmarks.join.contestants import Contestant, Place
+from benchmarks.join.contestants import Contestant
+from benchmarks.join.place import Place
 from benchmarks.join.tally import Tally, tally
 from benchmarks.join.turn import Figures, TurnError, committed, figures, last_number, watch
 from benchmarks.join.workload import LANE, PARTITIONS, Topics, Workload, load, send

@@ -41,7 +41,7 @@ PER_SECOND: Final = 5_000
 BYTES: Final = 235
 REWARD_EVERY: Final = 20
 RULES: Final = Rules(
-    window_ms=60_000, grace_ms=5_000, lateness_ms=3_600_000, backward_ms=0, skew_ms=60_000
+    window_ms=10_000, grace_ms=2_000, lateness_ms=3_600_000, backward_ms=0, skew_ms=60_000
 )
 LANE: Final = {
     "partitions": str(PARTITIONS),
