@@ -37,6 +37,7 @@ __all__ = [
     "broker_errors",
     "consumer_config",
     "end_offsets",
+    "is_passing",
     "is_record",
     "leave",
     "membership",
@@ -164,7 +165,7 @@ def broker_errors(doing: str) -> Iterator[None]:
         reason = cause.str() if isinstance(cause, KafkaError) else cause
         unfit = isinstance(cause, KafkaError) and cause.code() == KafkaError._INVALID_ARG
         advice = "check the settings of kafka" if unfit else _ADVICE
-        raise BrokerError(f"{doing}: {reason}; {advice}", passing=_passes(cause)) from error
+        raise BrokerError(f"{doing}: {reason}; {advice}", passing=is_passing(cause)) from error
 
 
 def partition_count(client: AdminClient | Consumer, topic: str) -> int:
@@ -219,7 +220,7 @@ def _latest(client: AdminClient, places: list[TopicPartition]) -> dict[int, int]
     return {place.partition: answer.result().offset for place, answer in answers.items()}
 
 
-def _passes(cause: object) -> bool:
+def is_passing(cause: object) -> bool:
     """Tell whether an error is that of a broker that is away, or of a partition between leaders."""
     return isinstance(cause, KafkaError) and (cause.retriable() or cause.code() in _PASSING)
 

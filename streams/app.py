@@ -28,7 +28,9 @@ from bandstand.settings import KafkaSettings, Settings, load_settings
 from bandstand.streams import topics
 from bandstand.streams.join import leave_in_time
 from bandstand.streams.join_metrics import JoinCollector
+from bandstand.streams.join_types import Records
 from bandstand.streams.lanes import Lanes
+from bandstand.streams.log_reader import LogReader
 from bandstand.streams.transport import Batch, BatchTransport
 from bandstand.web import Health, WebServer
 
@@ -106,7 +108,8 @@ def create_app(settings: Settings, lanes: Lanes, health: Health) -> Any:
         worker_redirect_stdouts=False,
         logging_config={"version": 1, "incremental": True},
     )
-    app.transport = BatchTransport(urls, app, wanted=lanes.wanted, die=_die)
+    reader = LogReader(settings, lanes.topics)
+    app.transport = BatchTransport(urls, app, read=partial(_read, reader, lanes), die=_die)
     for topic in lanes.topics:
         _add_agent(app, lanes, topic)
     _add_handlers(app, lanes)
@@ -189,6 +192,12 @@ def _or_die(work: Callable[[], None]) -> None:
         work()
     except Exception as error:  # noqa: BLE001 - whatever it is, nothing may move any more
         _die(error)
+
+
+def _read(reader: LogReader, lanes: Lanes) -> list[tuple[tuple[str, int], Records]]:
+    lanes.poll()
+    wanted = lanes.wanted()  # first: a partition may be taken over in between
+    return reader.read(lanes.positions(), wanted)
 
 
 def _add_agent(app: Any, lanes: Lanes, topic: str) -> None:

@@ -251,7 +251,7 @@ class Lanes:
         own.progress_at = time.monotonic()
         progress = own.core.progress()
         if progress is not None:
-            self._outcomes.send_all(own.outcomes, own.partition, [progress])
+            self._outcomes.send(own.outcomes, own.partition, progress)
 
     def _partitions(self, logs: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
         found: dict[Log, set[tuple[str, int]]] = {"decisions": set(), "rewards": set()}

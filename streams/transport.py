@@ -1,36 +1,33 @@
 """Batches instead of messages: the Faust transport on which the join runs.
 
-One Faust message is a batch of one partition, and batches go in step: the next fetch begins when
-the agents have taken all of the one before. Before each fetch the position of every log is compared
-with the offset that its reader expects, and set to it where they differ; so neither a rebalance,
-nor a fetch that was thrown away, nor Faust's own seeks can make a reader skip anything.
-Faust's acks, gaps, seeks and lists of paused partitions are not used at all.
+Faust keeps the group: membership, assignment, rebalances, committed offsets. The records come from
+a reader outside of it, in Faust's own event loop, and go through its streams: one message is a
+batch of one partition, and the next ones are read when the agents have taken all of those before.
+Faust's client fetches nothing, and its acks, gaps, seeks and lists of paused partitions are not
+used: the reader begins each batch at the offset that is expected, whatever was thrown away in a
+rebalance.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from bandstand.errors import LogGapError
-from bandstand.logs import get_logger
-from bandstand.streams.join_types import Record, Records
+from bandstand.streams.join_types import Records
 
-__all__ = ["Batch", "BatchTransport", "Wanted"]
+__all__ = ["Batch", "BatchTransport", "Read"]
 
-_log = get_logger(__name__)
-_FETCH_WAIT_MS = 100
-_FETCH_TIMEOUT_S = 0.25
-_NOTHING_WANTED_S = 0.02
+_FEW_ROWS = 1_000
+_PAUSE_S = 0.02
+"""Where few records came, more are waited for: small batches cost as much as large ones."""
 
-Wanted = Callable[[], Mapping[tuple[str, int], int]]
-"""Gives the next offset of each (topic, partition) that should be read on now."""
+Read = Callable[[], list[tuple[tuple[str, int], Records]]]
+"""Gives the next records of each (topic, partition) that should be read on now; never waits."""
 
 
 class Batch(NamedTuple):
@@ -49,23 +46,12 @@ class Batch(NamedTuple):
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's thread around aiokafka, with a fetch that seeks first."""
+    """Faust's thread around aiokafka, for membership alone."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._one_at_a_time: asyncio.Lock | None = None
-        self._jumped: dict[tuple[str, int], int] = {}
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        # Faust has 1500 in its code: a fetch of empty partitions holds up full ones so long.
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
-        return consumer
-
-    async def fetch(self, wanted: Mapping[tuple[str, int], int]) -> dict[TP, list[Record]]:
-        """Give the next records of the wanted logs; called from Faust's main thread."""
-        future = asyncio.run_coroutine_threadsafe(self._fetch(wanted), self.thread_loop)
-        return await asyncio.wrap_future(future)
+    def stay(self) -> None:
+        """Tell aiokafka that its owner is alive; without it, it leaves the group."""
+        with self._ensure_consumer()._subscription.fetch_context():
+            pass
 
     async def commit_quietly(self, offsets: Mapping[TP, int]) -> None:
         """Commit offsets for those who look at the group's lag; nothing else reads them."""
@@ -79,58 +65,22 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             )
             await asyncio.wrap_future(commit)
 
-    async def _fetch(self, wanted: Mapping[tuple[str, int], int]) -> dict[TP, list[Record]]:
-        if self._one_at_a_time is None:
-            self._one_at_a_time = asyncio.Lock()
-        async with self._one_at_a_time:
-            consumer = self._ensure_consumer()
-            if consumer._closed or consumer._fetcher._closed:
-                raise ConsumerStoppedError
-            assigned = consumer.assignment()
-            ours = {TopicPartition(*tp): at for tp, at in wanted.items() if tp in assigned}
-            for tp, offset in ours.items():
-                self._go_to(consumer, tp, offset)
-            # The context tells aiokafka that its owner is alive; without it, it leaves the group.
-            with consumer._subscription.fetch_context():
-                if not ours:
-                    await asyncio.sleep(_NOTHING_WANTED_S)
-                    return {}
-                fetched = await consumer._fetcher.fetched_records(ours, timeout=_FETCH_TIMEOUT_S)
-        return {
-            TP(*tp): [Record(r.offset, r.timestamp, r.key, r.value, r.headers) for r in records]
-            for tp, records in fetched.items()
-            if tp in ours and self._follows(tp, ours[tp], records[0].offset)
-        }
 
-    @staticmethod
-    def _go_to(consumer: Any, tp: Any, offset: int) -> None:
-        state = consumer._subscription.subscription.assignment.state_value(tp)
-        if not state.has_valid_position or state.position != offset:
-            _log.debug("goes to", topic=tp.topic, partition=tp.partition, offset=offset)
-            consumer.seek(tp, offset)
+class _RebalanceListener(driver.ConsumerRebalanceListener):
+    """Faust's, around an assignment of which aiokafka fetches nothing."""
 
-    def _follows(self, tp: tuple[str, int], expected: int, got: int) -> bool:
-        """Tell whether records may be passed on; a jump may be aiokafka's once, not twice."""
-        if got == expected:
-            self._jumped.pop(tp, None)
-            return True
-        if self._jumped.get(tp) != expected:
-            self._jumped[tp] = expected
-            return False
-        why = (
-            "it was deleted and made anew, or a broker lost its end; the outcomes that are there "
-            "belong to the old log: open a new lane"
-            if got < expected
-            else "records were deleted before they were read, or written in a transaction"
-        )
-        raise LogGapError(
-            f"topic {tp[0]!r}, partition {tp[1]}: asked for offset {expected}, got {got}: {why}"
-        )
+    _thread: Any
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        """Pause what is assigned before anything is fetched."""
+        self._thread._ensure_consumer().pause(*assigned)
+        await super().on_partitions_assigned(assigned)
 
 
 class _Consumer(driver.Consumer):
-    """Faust's consumer, fetching batches in step with the agents."""
+    """Faust's consumer, reading batches in step with the agents."""
 
+    RebalanceListener = _RebalanceListener
     transport: Any
     _thread: Any
 
@@ -138,10 +88,10 @@ class _Consumer(driver.Consumer):
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
-        """Leave positions alone: every fetch sets its own."""
+        """Leave positions alone: every batch begins where it is expected to."""
 
     async def verify_all_partitions_active(self) -> None:
-        """Raise no alarm: a partition that waits for another one isn't fetched, rightly."""
+        """Raise no alarm: nothing is fetched by this client, rightly."""
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Give one message a batch, then wait until the agents have taken them all."""
@@ -150,7 +100,8 @@ class _Consumer(driver.Consumer):
             await self.wait(self.can_resume_flow.wait())
         if self.should_stop:
             return
-        batches = await self._fetch_or_die()
+        self._thread.stay()
+        batches = {TP(*place): Batch(rows, asyncio.Event()) for place, rows in self._read_or_die()}
         for tp, batch in batches.items():
             if not self.flow_active:
                 return
@@ -159,30 +110,25 @@ class _Consumer(driver.Consumer):
         for batch in batches.values():
             if self.flow_active and not batch.taken.is_set():
                 await self.wait_first(batch.taken.wait(), self.suspend_flow.wait())
+        if sum(len(batch.records) for batch in batches.values()) < _FEW_ROWS:
+            await asyncio.sleep(_PAUSE_S)
 
-    async def _fetch_or_die(self) -> dict[TP, Batch]:
+    def _read_or_die(self) -> list[tuple[tuple[str, int], Records]]:
         transport: BatchTransport = self.transport
-        wanted = transport.wanted()
         try:
-            fetched = await self._thread.fetch(wanted)
-        except ConsumerStoppedError:
-            raise
+            return transport.read()
         except Exception as error:
             transport.die(error)
             raise
-        return {
-            tp: Batch(Records.of(records, wanted[tp]), asyncio.Event())
-            for tp, records in fetched.items()
-        }
 
     def _message(self, tp: TP, batch: Batch) -> ConsumerMessage:
-        last = batch.records.row(-1)
+        records = batch.records
         value: Any = batch
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            last.offset,
-            last.timestamp / 1_000,
+            records.offsets[-1],
+            records.timestamps[-1] / 1_000,
             timestamp_type=0,
             headers=None,
             key=None,
@@ -202,8 +148,8 @@ class BatchTransport(driver.Transport):
         The brokers.
     app
         The Faust app.
-    wanted
-        What to read next, and from where.
+    read
+        Reads what comes next.
     die
         Called with an error after which nothing may go on.
     """
@@ -211,8 +157,8 @@ class BatchTransport(driver.Transport):
     Consumer = _Consumer
 
     def __init__(
-        self, urls: Any, app: Any, *, wanted: Wanted, die: Callable[[BaseException], None]
+        self, urls: Any, app: Any, *, read: Read, die: Callable[[BaseException], None]
     ) -> None:
         super().__init__(urls, app)
-        self.wanted = wanted
+        self.read = read
         self.die = die

@@ -64,6 +64,7 @@ SHELLS = {
         "leaders",
         "learn",
         "letters",
+        "log_reader",
         "outcomes",
         "publish",
         "rebuild",

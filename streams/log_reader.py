@@ -1,0 +1,355 @@
+"""Reads many logs through one librdkafka consumer, so that none of them holds up another.
+
+One thread does it all and never waits: each round says which logs are ours, where their readers
+stand, and which of them should be read on. The client's queue is a mixed one; what isn't wanted yet
+is kept aside, log by log, and a log that has more than its share there is paused. What is handed
+over begins exactly at the offset that its reader expects: whatever else lies there is dropped, and
+the log is sought.
+
+An offset that isn't there any more is an error, never a reason to go on elsewhere. Offsets that
+hold nothing for a reader (markers of transactions, records of aborted ones) are passed over by the
+client, which vouches for it that nothing else is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby, islice
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from bandstand.errors import BandstandError, BrokerError, LogGapError
+from bandstand.kafka import broker_errors, consumer_config, is_passing
+from bandstand.logs import get_logger
+from bandstand.settings import Settings
+from bandstand.streams.join_types import Records
+
+__all__ = ["LogReader"]
+
+_log = get_logger(__name__)
+_MOST_ROWS = 2_000
+_MOST_BYTES = 2_000_000
+"""A batch is about this large at most, so that whoever takes it isn't busy for long."""
+_KEPT_BYTES = 32_000_000
+"""Of all logs together; what is handed over isn't counted any more."""
+_LEAST_SHARE = 1_000_000
+_ROW_BYTES = 200
+"""What Python needs for a record besides its key and value."""
+_CLIENT_KBYTES = 16_384
+_RESPONSE_BYTES = 8_000_000
+_UNKNOWN_MS = 1_000
+"""For so long the client says nothing of a topic that is missing."""
+_PATIENCE_S = 30.0
+_ASK_AGAIN_S = 2.0
+_ANSWER_S = 2.0
+
+Place = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Consecutive records, to be handed over together; `end` is the offset after the last one."""
+
+    start: int
+    end: int
+    size: int = 0
+    offsets: list[Any] = field(default_factory=list)
+    timestamps: list[int] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
+    headers: dict[int, Sequence[tuple[str, bytes]]] = field(default_factory=dict)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.offsets) < _MOST_ROWS and self.size < _MOST_BYTES
+
+    def add(self, messages: Sequence[Any]) -> int:
+        """Take the next records, and give their size."""
+        offsets: list[Any] = list(map(Message.offset, messages))
+        keys, values = list(map(Message.key, messages)), list(map(Message.value, messages))
+        if None in values:
+            for message in messages:
+                if message.value() is None:
+                    self.headers[message.offset()] = message.headers() or ()
+        size = sum(map(len, filter(None, chain(keys, values)))) + _ROW_BYTES * len(offsets)
+        self.size += size
+        self.end = offsets[-1] + 1
+        self.offsets += offsets
+        self.timestamps += [time for _, time in map(Message.timestamp, messages)]
+        self.keys += keys
+        self.values += values
+        return size
+
+    def records(self, expected: int) -> Records:
+        """Give what lies at or behind an offset that the batch holds."""
+        found = Records(
+            self.start, self.offsets, self.timestamps, self.keys, self.values, self.headers
+        )
+        return found if expected == self.start else replace(found.since(expected), start=expected)
+
+
+class _Log:
+    """One log: what was read of it and not handed over, and where the client stands."""
+
+    def __init__(self, place: Place, offset: int) -> None:
+        self.place = place
+        self.paused = False
+        self.trouble: _Trouble | None = None
+        self.go_to(offset)
+
+    def go_to(self, offset: int) -> None:
+        """Forget what was read."""
+        self.end = offset
+        self.size = 0
+        self.batches: deque[_Batch] = deque()
+
+    def at(self, offset: int) -> TopicPartition:
+        return TopicPartition(*self.place, offset)
+
+    def put(self, messages: Sequence[Any]) -> None:
+        """Keep the next records; those that were read before are passed over."""
+        if messages[0].offset() < self.end:
+            messages = [message for message in messages if message.offset() >= self.end]
+            if not messages:
+                return
+        if not self.batches or not self.batches[-1].has_room:
+            self.batches.append(_Batch(self.end, self.end))
+        self.size += self.batches[-1].add(messages)
+        self.end = self.batches[-1].end
+        self.trouble = None
+
+    def holds(self, expected: int) -> bool:
+        """Tell whether reading on here leads to what is expected, without a seek."""
+        while self.batches and self.batches[0].end <= expected:
+            self.size -= self.batches.popleft().size
+        first = self.batches[0].start if self.batches else self.end
+        return first <= expected <= self.end
+
+    def take(self, expected: int) -> Records:
+        """Give the first batch, from an offset on that it holds."""
+        batch = self.batches.popleft()
+        self.size -= batch.size
+        return batch.records(expected)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """An error that may pass by itself, or not."""
+
+    since: float
+    seen: float
+    ask_at: float
+
+
+class LogReader:
+    """Reads logs in batches; for one thread.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is and how to reach it.
+    topics
+        The topics that logs will be of.
+    patience
+        Seconds for which a log may be missing or forbidden before that is an error.
+
+    Raises
+    ------
+    BrokerError
+        If the settings aren't fit to reach a broker.
+    """
+
+    def __init__(
+        self, settings: Settings, topics: Iterable[str], patience: float = _PATIENCE_S
+    ) -> None:
+        configuration = consumer_config(
+            settings,
+            "bandstand.join.data",
+            queued_max_messages_kbytes=_CLIENT_KBYTES,
+            fetch_max_bytes=_RESPONSE_BYTES,
+            topic_metadata_propagation_max_ms=_UNKNOWN_MS,
+        )
+        with broker_errors("making the consumer of the join"):
+            self._consumer = Consumer(configuration)
+            for topic in topics:
+                # Else the client looks for its leaders when it likes, up to a second later.
+                self._consumer.list_topics(topic, timeout=_ANSWER_S)
+        self._patience = patience
+        self._logs: dict[Place, _Log] = {}
+        self._mean_bytes = _MOST_BYTES // 100
+
+    @property
+    def kept_bytes(self) -> int:
+        """Size of what was read and not handed over."""
+        return sum(log.size for log in self._logs.values())
+
+    def read(
+        self, positions: Mapping[Place, int], wanted: Collection[Place]
+    ) -> list[tuple[Place, Records]]:
+        """Give the next records of logs that are wanted, at most one batch each; never waits.
+
+        Parameters
+        ----------
+        positions
+            Our logs, and the next offset of each.
+        wanted
+            Those of them that should be read on.
+
+        Raises
+        ------
+        LogGapError
+            If a log doesn't hold the offset that is expected.
+        BrokerError
+            If a log is missing or forbidden, for longer than a moment.
+        """
+        self._own(positions)
+        for place in wanted:
+            if not self._logs[place].holds(positions[place]):
+                self._seek(self._logs[place], positions[place])
+        if any(not self._logs[place].batches for place in wanted):
+            self._poll()
+        found = [
+            (place, self._logs[place].take(positions[place]))
+            for place in wanted
+            if self._logs[place].batches
+        ]
+        self._keep_shares()
+        return found
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._consumer.close()
+
+    def _own(self, positions: Mapping[Place, int]) -> None:
+        if positions.keys() == self._logs.keys():
+            return
+        gone = [self._logs.pop(place) for place in self._logs.keys() - positions.keys()]
+        new = [_Log(place, positions[place]) for place in positions.keys() - self._logs.keys()]
+        with broker_errors("assigning the logs of the join"):
+            if gone:
+                self._consumer.incremental_unassign([log.at(log.end) for log in gone])
+            if new:
+                self._consumer.incremental_assign([log.at(log.end) for log in new])
+        self._logs.update({log.place: log for log in new})
+
+    def _seek(self, log: _Log, offset: int) -> None:
+        _log.debug("goes to", topic=log.place[0], partition=log.place[1], offset=offset)
+        log.go_to(offset)
+        self._begin_again(log)
+
+    def _begin_again(self, log: _Log) -> None:
+        # Unlike a seek this may be done at any time, and it ends a pause.
+        with broker_errors(f"going to offset {log.end} of {log.place[0]}/{log.place[1]}"):
+            self._consumer.incremental_unassign([log.at(log.end)])
+            self._consumer.incremental_assign([log.at(log.end)])
+        log.paused = False
+
+    def _poll(self) -> None:
+        most = max(1, min(_MOST_ROWS, _MOST_BYTES // self._mean_bytes))
+        with broker_errors("reading the logs of the join"):
+            messages = self._consumer.consume(most, 0)
+        if any(map(Message.error, messages)):
+            for message in messages:
+                if message.error() is not None:
+                    self._mind(message)
+            messages = [message for message in messages if message.error() is None]
+        kept = self.kept_bytes
+        for place, run in _runs(messages):
+            if place in self._logs:
+                self._logs[place].put(run)
+        if messages:
+            self._mean_bytes = max(1, (self.kept_bytes - kept) // len(messages))
+        self._ask_again()
+
+    def _keep_shares(self) -> None:
+        """Pause logs that have too much, and go on with those that don't any more.
+
+        A pause throws away what the client has fetched ahead; so it lasts until half is used up.
+        One log is never paused: without a fetch under way each new one begins a second late.
+        """
+        share = max(_KEPT_BYTES // max(len(self._logs), 1), _LEAST_SHARE)
+        running = [log for log in self._logs.values() if not log.paused]
+        full = [log for log in running if log.size > share]
+        if full and len(full) == len(running):
+            full.remove(min(full, key=lambda log: log.size))
+        low = [log for log in self._logs.values() if log.paused and log.size <= share // 2]
+        with broker_errors("pausing logs of the join"):
+            if full:
+                self._consumer.pause([log.at(log.end) for log in full])
+            if low:
+                self._consumer.resume([log.at(log.end) for log in low])
+        for log in chain(full, low):
+            log.paused = not log.paused
+
+    def _mind(self, message: Any) -> None:
+        """Take an error for what it is: the end, something that passes, or one of these."""
+        error = message.error()
+        log = self._logs.get((message.topic(), message.partition()))
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            if log is not None:
+                raise self._gap(log, error)
+        elif error.fatal():
+            with broker_errors("reading the logs of the join"):
+                raise KafkaException(error)
+        elif log is None or is_passing(error):
+            _log.warning("reading is held up, trying on", log=message.topic(), why=error.str())
+        else:
+            self._bear(log, error)
+
+    def _bear(self, log: _Log, error: KafkaError) -> None:
+        now = time.monotonic()
+        if log.trouble is None:
+            log.trouble = _Trouble(now, now, now + _ASK_AGAIN_S)
+        log.trouble.seen = now
+        topic, partition = log.place
+        if now - log.trouble.since < self._patience:
+            _log.warning("can't read, asking again", topic=topic, partition=partition, why=error)
+            return
+        raise BrokerError(
+            f"topic {topic!r}, partition {partition} can't be read for {self._patience:g} s: "
+            f"{error.str()}; was it deleted, or the right to read it taken away? A topic that is "
+            "made anew is another log: open a new lane for it"
+        )
+
+    def _ask_again(self) -> None:
+        """Begin anew where there was an error: the client tells each one only once."""
+        now = time.monotonic()
+        for log in self._logs.values():
+            if log.trouble is not None and now >= log.trouble.ask_at:
+                if now - log.trouble.seen > 3 * _ASK_AGAIN_S:
+                    log.trouble = None
+                else:
+                    log.trouble.ask_at = now + _ASK_AGAIN_S
+                    self._begin_again(log)
+
+    def _gap(self, log: _Log, error: KafkaError) -> BandstandError:
+        topic, partition = log.place
+        where = f"topic {topic!r}, partition {partition}"
+        try:
+            bounds = self._consumer.get_watermark_offsets(log.at(log.end), timeout=_ANSWER_S)
+        except KafkaException:
+            bounds = None
+        if bounds is not None and bounds[0] > log.end:
+            return LogGapError(
+                f"{where}: the records from offset {log.end} to {bounds[0] - 1} were deleted "
+                "before they were read; nothing is skipped silently: raise the topic's retention, "
+                "or see who deleted them, and start again"
+            )
+        held = "" if bounds is None else f", the log holds {bounds[0]} to {bounds[1] - 1}"
+        return LogGapError(
+            f"{where}: asked for offset {log.end}{held}: {error.str()}; it was deleted and made "
+            "anew, or a broker lost its end; the outcomes that are there belong to the old log: "
+            "open a new lane"
+        )
+
+
+def _runs(messages: Sequence[Any]) -> Iterable[tuple[Place, Sequence[Any]]]:
+    """Cut messages where another log begins."""
+    logs: Any = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+    rest = iter(messages)
+    for place, run in groupby(logs):
+        yield place, list(islice(rest, len(list(run))))
