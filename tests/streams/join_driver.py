@@ -6,9 +6,12 @@ import random
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
 from bandstand.schemas.wire import Wire
+from bandstand.streams import join_core
 from bandstand.streams.join_core import JoinCore
 from bandstand.streams.join_types import (
     Emission,
@@ -22,11 +25,27 @@ from bandstand.streams.join_types import (
     resume_times,
 )
 from tests.streams.join_logs import LOGS, WIRE, Logs
-from tests.streams.join_oracle import Lane, Outcome
+from tests.streams.join_oracle import Lane, Outcome, Verdicts
 
-__all__ = ["Owner", "Partition", "Schedule", "agrees", "core_of", "emissions_of", "run"]
+__all__ = [
+    "READ_AHEAD",
+    "Owner",
+    "Partition",
+    "Schedule",
+    "agrees",
+    "core_of",
+    "emissions_of",
+    "reading_ahead",
+    "run",
+]
 
+READ_AHEAD = join_core._MAX_WAITING
 _MOST_RESTARTS = 12
+
+
+def reading_ahead(decisions: int) -> AbstractContextManager[object]:
+    """Let cores read fewer decisions ahead, so that short logs hold more than that."""
+    return patch.object(join_core, "_MAX_WAITING", decisions)
 
 
 def emissions_of(output: Output) -> list[Emission]:
@@ -65,6 +84,8 @@ class Owner:
     decisions: Counter[str] = field(default_factory=Counter)
     rewards: Counter[str] = field(default_factory=Counter)
     refused: list[tuple[str, int, str]] = field(default_factory=list)
+    furthest: int = 0
+    """Up to where the decision log was read at least once."""
 
     def wants(self, log: Log) -> bool:
         """Tell whether the core would read on."""
@@ -83,6 +104,8 @@ class Owner:
         self.decisions += output.decisions
         self.rewards += output.rewards
         self.refused += [(r.log, r.record.offset, r.reason) for r in output.refusals]
+        if log == "decisions":
+            self.furthest = max(self.furthest, records.offsets[-1] + 1)
 
 
 class Partition:
@@ -92,10 +115,13 @@ class Partition:
     ----------
     logs
         What is or will be written.
+    ahead
+        How many decisions the cores may read ahead of the next tick; see `reading_ahead`.
     """
 
-    def __init__(self, logs: Logs) -> None:
+    def __init__(self, logs: Logs, ahead: int = READ_AHEAD) -> None:
         self.logs = logs
+        self.ahead = ahead
         self.end: dict[Log, int] = dict.fromkeys(LOGS, 0)
         """How many records of each log are there already."""
         self.outcomes: list[Emission] = []
@@ -190,6 +216,8 @@ class Schedule:
         The share of steps after which another owner takes over, up to `_MOST_RESTARTS` times.
     looks
         The share of steps after which somebody looks on.
+    ahead
+        How many decisions may be read ahead.
     """
 
     seed: int
@@ -199,6 +227,7 @@ class Schedule:
     live: bool = True
     restarts: float = 0.0
     looks: float = 0.1
+    ahead: int = READ_AHEAD
 
 
 def run(logs: Logs, schedule: Schedule, look: Callable[[Partition, Owner], None]) -> Partition:
@@ -213,8 +242,14 @@ def run(logs: Logs, schedule: Schedule, look: Callable[[Partition, Owner], None]
     look
         Called now and then with the owner, and once at the end.
     """
+    with reading_ahead(schedule.ahead):
+        return _run(Partition(logs, schedule.ahead), schedule, look)
+
+
+def _run(
+    partition: Partition, schedule: Schedule, look: Callable[[Partition, Owner], None]
+) -> Partition:
     draw = random.Random(schedule.seed)
-    partition = Partition(logs)
     owner, zombies = partition.take_over(), list[Owner]()
     restarts = 0
     idle = False
@@ -256,13 +291,30 @@ def _step(partition: Partition, owner: Owner, schedule: Schedule, draw: random.R
     )
 
 
+def _unseen(partition: Partition, owner: Owner, expected: Verdicts) -> set[tuple[str, int, str]]:
+    """Give the refusals that are still to come, from a stretch that was only scanned for a tick."""
+    if partition.ahead == READ_AHEAD:
+        return set()
+    entries = partition.logs.entries["decisions"]
+    ticks = [e.offset for e in entries if e.settings and e.offset < owner.next("decisions")]
+    return {
+        refusal
+        for refusal in expected.refused.difference(owner.refused)
+        if refusal[0] == "decisions" and refusal[1] > max(ticks, default=-1)
+    }
+
+
 def agrees(partition: Partition, owner: Owner) -> None:
     """Compare what an owner without a predecessor has said of what it has read."""
+    if owner.next("decisions") < owner.furthest:
+        return  # a stretch without ticks is read again, and known beyond what was read
     logs = partition.logs
-    read: dict[Log, int] = {log: owner.next(log) for log in LOGS}
-    expected = logs.judged(read)
+    expected = logs.judged({log: owner.next(log) for log in LOGS})
     written = [*partition.outcomes, *owner.unsent]
     assert [(e.key, e.timestamp, e.value) for e in written] == expected.outcomes
+    for refusal in _unseen(partition, owner, expected):
+        expected.refused.discard(refusal)
+        expected.decisions[refusal[1]] = "open"
     assert sorted(owner.refused) == sorted(expected.refused)
     for states, counted in (
         (expected.decisions, owner.decisions),
@@ -270,4 +322,5 @@ def agrees(partition: Partition, owner: Owner) -> None:
     ):
         still_open = Counter(open=len(states) - counted.total())
         assert counted + still_open == Counter(states.values())
-    assert owner.core.waiting == Counter(expected.decisions.values())["open"]
+    assert owner.core.open_rewards == Counter(expected.rewards.values())["open"]
+    assert owner.core.waiting <= Counter(expected.decisions.values())["open"]
