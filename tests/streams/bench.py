@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from confluent_kafka import Producer
 
 from bandstand.kafka import TopicReader, producer_config
 from bandstand.partitioner import partition_for
-from bandstand.schemas.topics import TopicNames
+from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings, load_settings
 from bandstand.streams import topics
@@ -117,7 +119,9 @@ class Bench:
             self.producer.flush(10)
         return ids
 
-    def reward(self, decision_id: str, ts: int, value: float = 1.0) -> None:
+    def reward(
+        self, decision_id: str, ts: int, value: float = 1.0, producer: Producer | None = None
+    ) -> None:
         """Send one reward."""
         reward = {
             "bandit": "b",
@@ -127,13 +131,21 @@ class Bench:
             "value": value,
             "ts": ts,
         }
-        self.send("rewards", decision_id, WIRE.dumps("reward", reward), ts)
+        self.send("rewards", decision_id, WIRE.dumps("reward", reward), ts, producer)
 
-    def send(self, log: str, key: str, value: bytes | None, ts: int) -> None:
+    def send(
+        self,
+        log: str,
+        key: str,
+        value: bytes | None,
+        ts: int,
+        producer: Producer | None = None,
+    ) -> None:
         """Send any record."""
         topic = f"{self.settings.topics.prefix}default.{log}"
         partition = partition_for(key.encode(), self.partitions)
-        self.producer.produce(topic, value, key.encode(), partition, timestamp=ts)
+        chosen = producer or self.producer
+        chosen.produce(topic, value, key.encode(), partition, timestamp=ts)
 
     def read(self, topic: str) -> dict[int, list[Record]]:
         """Read a whole topic as it is now."""
@@ -202,6 +214,19 @@ class Bench:
             found += [e.value for e in output.emissions if e.value is not None]
         return found
 
+    def furthest_behind(self) -> int:
+        """Give by how many ms a record of the inputs lies behind the largest tick before it."""
+        furthest = 0
+        for topic in (self.names.decisions("default"), self.names.rewards("default")):
+            for records in self.read(topic).values():
+                watermark = 0
+                for record in records:
+                    if record.key == TICK_KEY:
+                        watermark = max(watermark, record.timestamp)
+                    else:
+                        furthest = max(furthest, watermark - record.timestamp)
+        return furthest
+
     def dead_letters(self) -> list[dict[str, Any]]:
         """Read the dead letters, each origin once."""
         letters = {
@@ -222,6 +247,40 @@ def _record(message: Any) -> Record:
     _, timestamp = message.timestamp()
     headers = message.headers() or ()
     return Record(message.offset(), timestamp, message.key(), message.value(), headers)
+
+
+class Crowd:
+    """Producers that send decisions, each with its reward, whatever the broker does."""
+
+    def __init__(self, bench: Bench, size: int, every: float, **overrides: object) -> None:
+        self.ids: list[str] = []
+        self._bench = bench
+        self._every = every
+        self._overrides = overrides
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._send, args=(n,)) for n in range(size)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self, number: int) -> None:
+        producer = Producer(producer_config(self._bench.settings, **self._overrides))
+        count = 0
+        while not self._stop.wait(self._every):
+            decision_id, ts = f"crowd-{number}-{count}", int(time.time() * 1_000)
+            value = WIRE.dumps("decision", decision(decision_id, ts))
+            self._bench.send("decisions", decision_id, value, ts, producer)
+            self._bench.reward(decision_id, ts, producer=producer)
+            self.ids.append(decision_id)
+            producer.poll(0)
+            count += 1
+        assert producer.flush(60) == 0
+
+    def stop(self) -> list[str]:
+        """Send no more; give the ids of all decisions, once they were delivered."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        return self.ids
 
 
 class Worker:
@@ -265,6 +324,22 @@ class Worker:
         with urllib.request.urlopen(found[0] + path, data, timeout=5) as answer:
             text: str = answer.read().decode()
         return text
+
+    def states(self, what: str) -> dict[str, int]:
+        """Give how many decisions or rewards reached which state in this process."""
+        pattern = rf'bandstand_join_{what}_total{{.*state="(\w+)"}} ([0-9.e+]+)'
+        states: Counter[str] = Counter()
+        for state, count in re.findall(pattern, self.get("/metrics")):
+            states[state] += int(float(count))
+        return dict(states)
+
+    def freeze(self) -> None:
+        """Send SIGSTOP."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Send SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self, within: float = 5) -> tuple[int, float]:
         """Send SIGTERM; give the exit code and the seconds it took."""
