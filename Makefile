@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-join dev lock clean
+.PHONY: help demo test faults lint bench bench-join dev lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -22,6 +22,9 @@ demo: $(READY)  ## Run the main job on real local servers (about two minutes aft
 
 test: $(READY)  ## Run all tests, on real local servers
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+faults: $(READY)  ## Run the long fault tests of the join, too (a quarter of an hour)
+	LONG_FAULTS=1 $(BIN)/python -m pytest tests/streams/test_outages.py tests/streams/test_join_cluster.py tests/streams/test_join_faults.py
 
 lint: $(READY)  ## Check format, lint and types
 	$(BIN)/ruff format --check .

@@ -7,17 +7,18 @@ for the replicas in sync and how many there must be.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from concurrent.futures import Future, wait
+import time
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
 from bandstand.kafka import admin
 from bandstand.settings import Settings
 
-__all__ = ["GONE", "Answer", "Leaders", "Place"]
+__all__ = ["GONE", "RECONNECT_MS", "Answer", "Leaders", "Place"]
 
 GONE = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -26,8 +27,11 @@ GONE = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
 )
 """Errors that say that a topic isn't there, or isn't for us."""
+RECONNECT_MS = 1_000
+"""Longest time between two tries to reach a broker; the client's own, ten seconds, is long."""
 _METADATA_AGE_MS = 1_000
 _LEAST = "min.insync.replicas"
+_LEAST_S = 0.05
 
 
 class Place(NamedTuple):
@@ -52,15 +56,6 @@ class Answer(NamedTuple):
     gone: dict[Place, KafkaError]
 
 
-class _Questions(NamedTuple):
-    ends: dict[Place, Future[Any]]
-    topics: dict[str, Future[Any]]
-    configs: dict[str, Future[Any]]
-
-    def all(self) -> Iterable[Future[Any]]:
-        return (f for futures in self for f in futures.values())
-
-
 class Leaders:
     """Asks for many logs at once, one question at a time.
 
@@ -75,59 +70,83 @@ class Leaders:
     def __init__(self, settings: Settings, timeout: float) -> None:
         # After an election the client library asks with the old leader's epoch, and is refused,
         # as long as it has that in its memory.
-        self._admin: AdminClient = admin(settings, metadata_max_age_ms=_METADATA_AGE_MS)
+        self._admin: AdminClient = admin(
+            settings,
+            metadata_max_age_ms=_METADATA_AGE_MS,
+            reconnect_backoff_max_ms=RECONNECT_MS,
+        )
         self._timeout = timeout
-        self._questions: _Questions | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="leaders")
+        self._answer: Future[Answer] | None = None
+        self._configs: dict[str, Future[Any]] = {}
+        self._least: dict[str, int] = {}
 
     @property
     def asked(self) -> bool:
         """Whether a question is under way."""
-        return self._questions is not None
+        return self._answer is not None
 
     def ask(self, places: Collection[Place]) -> None:
         """Ask about some logs, one at least; returns at once."""
-        end: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        topics = sorted({place.topic for place in places})
-        resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
-        client, within = self._admin, {"request_timeout": self._timeout}
-        ends = client.list_offsets({TopicPartition(*p): end for p in places}, **within)
-        found = client.describe_topics(TopicCollection(topics), **within)
-        configs = client.describe_configs(resources, **within)
-        self._questions = _Questions(
-            {Place(tp.topic, tp.partition): future for tp, future in ends.items()},
-            found,
-            {resource.name: future for resource, future in configs.items()},
-        )
+        self._answer = self._thread.submit(self._find_out, list(places))
 
     def hear(self) -> Answer | None:
         """Give the answer, once; None while there is none."""
-        questions = self._questions
-        if questions is None or wait(questions.all(), timeout=0).not_done:
+        if self._answer is None or not self._answer.done():
             return None
-        self._questions = None
-        gone = {place: e for place in questions.ends if (e := _gone(questions, place)) is not None}
-        return Answer(frozenset(p for p in questions.ends if _is_writable(questions, p)), gone)
+        answer, self._answer = self._answer.result(), None
+        return answer
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _find_out(self, places: Sequence[Place]) -> Answer:
+        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        ends = self._admin.list_offsets(
+            {TopicPartition(*place): latest for place in places}, request_timeout=self._timeout
+        )
+        enough = self._enough_in_sync({place.topic for place in places})
+        wait(ends.values())
+        of_place = {Place(tp.topic, tp.partition): future for tp, future in ends.items()}
+        # A question that ran out of time comes back without an error, and with no offset either.
+        answered = {p for p, f in of_place.items() if not f.exception() and f.result().offset >= 0}
+        gone = {p: e for p, f in of_place.items() if (e := _denied(f)) is not None}
+        return Answer(frozenset(answered & enough), gone)
+
+    def _enough_in_sync(self, topics: Collection[str]) -> set[Place]:
+        self._learn_least(topics)
+        end = time.monotonic() + self._timeout
+        found = set()
+        for topic in topics:
+            try:
+                # Not the admin's own call, which goes to one broker only, be it frozen.
+                left = max(end - time.monotonic(), _LEAST_S)
+                partitions = self._admin.list_topics(topic, timeout=left).topics[topic].partitions
+            except KafkaException:
+                continue
+            for number, partition in partitions.items():
+                # As the broker counts: of one replica no two can be in sync.
+                copies = len(partition.replicas)
+                if len(partition.isrs) >= min(self._least.get(topic, copies), copies):
+                    found.add(Place(topic, number))
+        return found
+
+    def _learn_least(self, topics: Iterable[str]) -> None:
+        """Ask how many replicas must be in sync; until the answer comes, the last one holds."""
+        for topic, future in list(self._configs.items()):
+            if future.done():
+                del self._configs[topic]
+                if not future.exception():
+                    self._least[topic] = int(future.result()[_LEAST].value)
+        new = [ConfigResource(ResourceType.TOPIC, t) for t in topics if t not in self._configs]
+        if new:
+            asked = self._admin.describe_configs(new, request_timeout=self._timeout)
+            self._configs |= {resource.name: future for resource, future in asked.items()}
 
 
-def _is_writable(questions: _Questions, place: Place) -> bool:
-    parts = (
-        questions.ends[place],
-        questions.topics[place.topic],
-        questions.configs[place.topic],
-    )
-    if any(part.exception() for part in parts):
-        return False
-    end, topic, config = (part.result() for part in parts)
-    partition = next((p for p in topic.partitions if p.id == place.partition), None)
-    # A question that ran out of time comes back without an error, and with no offset either.
-    if end.offset < 0 or partition is None:
-        return False
-    # As the broker counts: of one replica no two can be in sync.
-    return len(partition.isr) >= min(int(config[_LEAST].value), len(partition.replicas))
-
-
-def _gone(questions: _Questions, place: Place) -> KafkaError | None:
-    error = questions.ends[place].exception()
+def _denied(future: Future[Any]) -> KafkaError | None:
+    error = future.exception()
     if isinstance(error, KafkaException) and error.args[0].code() in GONE:
         cause: KafkaError = error.args[0]
         return cause

@@ -14,6 +14,8 @@ from bandstand.settings import JoinSettings
 
 __all__ = ["Brake", "GuardRules", "LogClock", "Reading", "Verdict"]
 
+_DEADLINE_S = 2.0
+
 Reason = Literal["due", "not_due", "under_way", "stale_time", "settle", "brake"]
 
 
@@ -76,6 +78,11 @@ class GuardRules(NamedTuple):
     brake_ms: int
     brake_release: float
     stale: float = 1.0
+
+    @property
+    def deadline(self) -> float:
+        """Within what time a tick or an answer must be there: two tries fit into a pause."""
+        return min(_DEADLINE_S, 0.4 * self.pause)
 
     @property
     def gone(self) -> float:
@@ -264,6 +271,11 @@ class LogClock:
     def _silent(self, now: float) -> bool:
         return self._answered is None or now - self._answered > self._rules.pause
 
+    def _unsure(self, now: float) -> bool:
+        # A tick is the best question where no answers come.
+        unheard = self._answered is None or now - self._answered > self._rules.pause / 2
+        return self._refused or unheard
+
     def _leader_settled(self, now: float) -> bool:
         if self._silent(now):
             self._unsettle()
@@ -272,6 +284,6 @@ class LogClock:
         return self._settled
 
     def _is_due(self, now: float, busy: bool) -> bool:
-        interval = self._rules.tick if busy or self._refused else self._rules.idle_tick
+        interval = self._rules.tick if busy or self._unsure(now) else self._rules.idle_tick
         # Half: the caller comes by once a tick, and not to the millisecond.
         return self._paced is None or now - self._paced >= interval - self._rules.tick / 2

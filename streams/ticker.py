@@ -25,13 +25,12 @@ from bandstand.logs import get_logger
 from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.settings import Settings
 from bandstand.streams.join_types import TICK_HEADER
-from bandstand.streams.leaders import GONE, Leaders, Place
+from bandstand.streams.leaders import GONE, RECONNECT_MS, Leaders, Place
 from bandstand.streams.tick_guards import Brake, GuardRules, LogClock, Reading
 
 __all__ = ["BrokerClock", "Ticker", "now"]
 
 _log = get_logger(__name__)
-_DEADLINE_MS = 2_000
 _POLL_S = 0.05
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -41,14 +40,16 @@ def now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-def _tick_producer(settings: Settings) -> Producer:
+def _tick_producer(settings: Settings, rules: GuardRules) -> Producer:
     # Not idempotent: a tick twice does no harm, a producer that repairs its sequence delays.
     # No retries: each try needs a fresh time, and its error tells why.
+    deadline_ms = round(rules.deadline * 1_000)
     config = producer_config(
         settings,
         enable_idempotence=False,
-        message_timeout_ms=_DEADLINE_MS,
-        request_timeout_ms=_DEADLINE_MS,
+        message_timeout_ms=deadline_ms,
+        request_timeout_ms=deadline_ms,
+        reconnect_backoff_max_ms=RECONNECT_MS,
         linger_ms=0,
         retries=0,
     )
@@ -78,8 +79,9 @@ class BrokerClock:
 
     def __init__(self, settings: Settings) -> None:
         self._topic = TopicNames(settings.topics.prefix).clock
-        self._producer = _tick_producer(settings)
-        self._patience = GuardRules.from_settings(settings.join).gone
+        rules = GuardRules.from_settings(settings.join)
+        self._producer = _tick_producer(settings, rules)
+        self._patience = rules.gone
         self._gone_since: float | None = None
 
     def read(self, within: float) -> Reading | None:
@@ -163,8 +165,8 @@ class Ticker:
         self._rules = GuardRules.from_settings(settings.join)
         self._clock = clock
         self._die = die
-        self._producer = _tick_producer(settings)
-        self._leaders = Leaders(settings, timeout=_DEADLINE_MS / 1_000)
+        self._producer = _tick_producer(settings, self._rules)
+        self._leaders = Leaders(settings, timeout=self._rules.deadline)
         self._brake = Brake(self._rules)
         self._logs: dict[Place, _Ticked] = {}
         self._lock = threading.Lock()
@@ -230,6 +232,7 @@ class Ticker:
                 began = now()
                 self._round()
                 self._poll_until(began + self._rules.tick)
+            self._leaders.close()
         except Exception as error:  # noqa: BLE001 - whatever it is, the process must not go on
             self._die(error)
 
@@ -237,7 +240,7 @@ class Ticker:
         with self._lock:
             logs = dict(self._logs)
         # Also where no log is open: the brake must know the time before one is.
-        reading = self._clock.read(within=_DEADLINE_MS / 1_000)
+        reading = self._clock.read(within=self._rules.deadline)
         self._hear_leaders(logs)
         if reading is None:
             for log in logs.values():

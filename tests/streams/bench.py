@@ -11,13 +11,15 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import NewTopic
 
-from bandstand.kafka import TopicReader, producer_config
+from bandstand.kafka import TopicReader, admin, producer_config
 from bandstand.partitioner import partition_for
 from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.schemas.wire import Wire
@@ -31,6 +33,8 @@ RUN = (
     "run(load_settings())"
 )
 WIRE = Wire.single_object()
+LONG_FAULTS = "LONG_FAULTS" in os.environ
+long_fault = pytest.mark.skipif(not LONG_FAULTS, reason="takes long: run 'make faults'")
 
 
 def until(condition: Callable[[], Any], within: float, what: str) -> Any:
@@ -57,10 +61,20 @@ def decision(decision_id: str, ts: int) -> dict[str, Any]:
 
 
 class Bench:
-    """One lane of a test."""
+    """One lane of a test.
+
+    Where `placed` names topics of the lane or others (``rewards``, ``clock``), with the brokers of
+    each partition, all topics are placed: those that it doesn't name on broker 1.
+    """
 
     def __init__(
-        self, kafka: Any, prefix: str, folder: Path, partitions: int = 2, **environment: str
+        self,
+        kafka: Any,
+        prefix: str,
+        folder: Path,
+        partitions: int = 2,
+        placed: Mapping[str, list[list[int]]] | None = None,
+        **environment: str,
     ) -> None:
         self.environment = {
             "BANDSTAND_CONFIG": str(folder / "bandstand.toml"),
@@ -82,6 +96,8 @@ class Bench:
         self.partitions = partitions
         self.settings = self._settings()
         self.names = TopicNames(prefix)
+        if placed is not None:
+            self._place(placed)
         topics.create(self.settings)
         self.producer = Producer(producer_config(self.settings, linger_ms=1))
         self.sent = 0
@@ -97,6 +113,18 @@ class Bench:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+    def _place(self, placed: Mapping[str, list[list[int]]]) -> None:
+        """Create topics on certain brokers; all of a partition's replicas must be in sync."""
+        new = []
+        for plan in topics.plan(self.settings):
+            brokers = placed.get(plan.name.rpartition(".")[2], [[1]] * plan.partitions)
+            config = {rule.setting: rule.value for rule in plan.rules}
+            config["min.insync.replicas"] = str(len(brokers[0]))
+            new.append(NewTopic(plan.name, len(brokers), replica_assignment=brokers, config=config))
+        client = admin(self.settings)
+        for future in client.create_topics(new).values():
+            future.result(20)
 
     def start(self, command: Sequence[str] = (sys.executable, "-c", RUN)) -> Worker:
         """Start one worker."""
@@ -133,6 +161,10 @@ class Bench:
         }
         self.send("rewards", decision_id, WIRE.dumps("reward", reward), ts, producer)
 
+    def partition(self, key: str) -> int:
+        """Give the partition of a decision and its rewards."""
+        return partition_for(key.encode(), self.partitions)
+
     def send(
         self,
         log: str,
@@ -143,7 +175,7 @@ class Bench:
     ) -> None:
         """Send any record."""
         topic = f"{self.settings.topics.prefix}default.{log}"
-        partition = partition_for(key.encode(), self.partitions)
+        partition = self.partition(key)
         chosen = producer or self.producer
         chosen.produce(topic, value, key.encode(), partition, timestamp=ts)
 
@@ -213,6 +245,12 @@ class Bench:
         ):
             found += [e.value for e in output.emissions if e.value is not None]
         return found
+
+    def ticks(self, log: str, partition: int) -> list[int]:
+        """Give the times of one log's ticks, in its order."""
+        topic = f"{self.settings.topics.prefix}default.{log}"
+        records = self.read(topic).get(partition, [])
+        return [record.timestamp for record in records if record.key == TICK_KEY]
 
     def furthest_behind(self) -> int:
         """Give by how many ms a record of the inputs lies behind the largest tick before it."""

@@ -7,7 +7,6 @@ all these have their defaults.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from bandstand.local import Kafka
-from tests.streams.bench import Bench, Crowd, until
+from tests.streams.bench import LONG_FAULTS, Bench, Crowd, until
 
-LONG = "LONG_FAULTS" in os.environ
-OUTAGE_S = 60 if LONG else 6
-SETTLE_S = 15 if LONG else 3
+OUTAGE_S = 60 if LONG_FAULTS else 6
+SETTLE_S = 15 if LONG_FAULTS else 3
 LANE = {"BANDSTAND_LANES__DEFAULT__WINDOW": "2s"}
 SHORT = {
     "BANDSTAND_JOIN__PAUSE": "1s",
@@ -32,14 +30,14 @@ DEFAULTS = {
     "BANDSTAND_LANES__DEFAULT__GRACE": "5s",
     "BANDSTAND_LANES__DEFAULT__SKEW": "60s",
 }
-PRODUCER = {} if LONG else {"reconnect_backoff_max_ms": 1_500}
+PRODUCER = {} if LONG_FAULTS else {"reconnect_backoff_max_ms": 1_500}
 
 
 @pytest.fixture
 def bench(bandstand_kafka: Kafka, bandstand_prefix: str, tmp_path: Path) -> Iterator[Bench]:
     """Make a lane of two partitions with a window of two seconds."""
-    settings = DEFAULTS if LONG else SHORT
-    bench = Bench(bandstand_kafka, bandstand_prefix, tmp_path, 2, **LANE, **settings)
+    settings = DEFAULTS if LONG_FAULTS else SHORT
+    bench = Bench(bandstand_kafka, bandstand_prefix, tmp_path, 2, None, **LANE, **settings)
     yield bench
     bench.close()
 

@@ -1,0 +1,171 @@
+"""The join on a cluster of two brokers, of which the second one goes away.
+
+It has what a test puts there: a partition, the clock, or the replicas that must be in sync. The
+group and all the rest stay on the first one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from bandstand.kafka import admin
+from bandstand.local import Kafka
+from tests.streams.bench import Bench, long_fault, until
+
+PAUSE_S, SETTLE_S, OUTAGE_S, TICK_S = 2, 3, 5, 0.2
+GUARDS = {"BANDSTAND_JOIN__PAUSE": f"{PAUSE_S}s", "BANDSTAND_JOIN__SETTLE": f"{SETTLE_S}s"}
+
+
+class Cluster(NamedTuple):
+    """Two brokers; the first is the controller, too."""
+
+    first: Kafka
+    second: Kafka
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Both addresses."""
+        return f"{self.first.bootstrap_servers},{self.second.bootstrap_servers}"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Run two brokers; consumer groups live on the first one."""
+    with Kafka(tmp_path_factory.mktemp("first")) as first:
+        member = Consumer({"bootstrap.servers": first.bootstrap_servers, "group.id": "first"})
+        member.committed([TopicPartition("any", 0)], timeout=20)  # makes the topic of all groups
+        member.close()
+        with Kafka(tmp_path_factory.mktemp("second"), joins=first, node_id=2) as second:
+            yield Cluster(first, second)
+
+
+Make = Callable[[dict[str, list[list[int]]]], Bench]
+
+
+@pytest.fixture
+def make(cluster: Cluster, bandstand_prefix: str, tmp_path: Path) -> Iterator[Make]:
+    """Give what makes a lane of two partitions, placed on the brokers."""
+    made: list[Bench] = []
+
+    def make_one(placed: dict[str, list[list[int]]]) -> Bench:
+        made.append(Bench(cluster, bandstand_prefix, tmp_path, 2, placed, **GUARDS))
+        return made[0]
+
+    yield make_one
+    for bench in made:
+        bench.close()
+
+
+def _in_sync(bench: Bench) -> int:
+    topic = bench.names.decisions("default")
+    client = admin(bench.settings)
+    return len(client.list_topics(topic, timeout=10).topics[topic].partitions[0].isrs)
+
+
+def _outage(seconds: float = OUTAGE_S) -> None:
+    end = time.monotonic() + seconds
+    until(lambda: time.monotonic() > end, seconds + 5, "an outage")
+
+
+def _assert_paced(ticks: list[int]) -> None:
+    """Check that no two ticks came closer to each other than one round's pace allows."""
+    gaps = [b - a for a, b in pairwise(ticks)]
+    assert min(gaps) >= TICK_S * 1_000 / 2, gaps
+
+
+def test_a_leader_that_answers_and_refuses_records_closes_nothing(
+    make: Make, cluster: Cluster
+) -> None:
+    """With too few replicas in sync producers wait; what they hold lands before the next tick."""
+    both = {"decisions": [[1, 2]] * 2, "rewards": [[1, 2]] * 2}
+    bench = make(both)
+    bench.start()
+    bench.wait_for(bench.decide(20, reward_every=1), within=30)
+    cluster.second.kill()
+    try:
+        until(lambda: _in_sync(bench) == 1, 20, "one replica alone")
+        ids = bench.decide(40, reward_every=1, flush=False)
+        _outage()
+        assert len(bench.producer) > 0
+    finally:
+        cluster.second.start()
+    assert bench.producer.flush(20) == 0
+    bench.wait_for(ids, within=30)
+    states = bench.states()
+    assert {states[i] for i in ids} == {"joined"}
+    assert bench.furthest_behind() < 500
+    assert not bench.dead_letters()
+    bench.assert_equal_to_the_pure_core()
+
+
+@pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=long_fault)])
+def test_one_leader_gone_stops_its_partition_only(make: Make, cluster: Cluster, how: str) -> None:
+    """The other partition goes on, no ticks pile up, and what waited lands before the next one."""
+    halves = [[1], [2]]
+    bench = make({"decisions": halves, "rewards": halves})
+    worker = bench.start()
+    bench.wait_for(bench.decide(40, reward_every=1), within=30)
+    (cluster.second.kill if how == "killed" else cluster.second.pause)()
+    try:
+        gone = int(time.time() * 1_000)
+        worker.wait_until_logged("no ticks until it settles")
+        ids = bench.decide(40, reward_every=1, flush=False)
+        there = [i for i in ids if bench.partition(i) == 0]
+        bench.wait_for(there, within=OUTAGE_S)
+        _outage()
+        assert not set(ids) - set(there) & bench.states().keys()
+    finally:
+        back = int(time.time() * 1_000)
+        (cluster.second.start if how == "killed" else cluster.second.resume)()
+    assert bench.producer.flush(20) == 0
+    bench.wait_for(ids, within=30)
+    states = bench.states()
+    assert {states[i] for i in ids} == {"joined"}
+    for log in ("decisions", "rewards"):
+        ticks = bench.ticks(log, 1)
+        _assert_paced(ticks)
+        assert not [t for t in ticks if gone + 3_000 < t < back]
+    assert bench.furthest_behind() < 500
+    assert not bench.dead_letters()
+    bench.assert_equal_to_the_pure_core()
+
+
+@pytest.mark.parametrize("how", ["frozen", pytest.param("killed", marks=long_fault)])
+def test_without_the_clock_there_are_no_ticks_and_nothing_piles_up(
+    make: Make, cluster: Cluster, how: str
+) -> None:
+    """Producers go on, nothing closes; when the clock is back, ticks are, without settling."""
+    bench = make({"clock": [[2]]})
+    bench.start()
+    bench.wait_for(bench.decide(20, reward_every=1), within=30)
+    (cluster.second.kill if how == "killed" else cluster.second.pause)()
+    try:
+        gone = int(time.time() * 1_000)
+        ids = bench.decide(20, reward_every=1)
+        _outage()
+        ids += bench.decide(20, reward_every=1)
+        assert not set(ids) & bench.states().keys()
+    finally:
+        (cluster.second.start if how == "killed" else cluster.second.resume)()
+        back = int(time.time() * 1_000)
+    bench.wait_for(ids, within=30)
+    states = bench.states()
+    assert {states[i] for i in ids} == {"joined"}
+    for log in ("decisions", "rewards"):
+        for partition in (0, 1):
+            ticks = bench.ticks(log, partition)
+            _assert_paced(ticks)
+            assert not [t for t in ticks if gone + 1_000 < t < gone + OUTAGE_S * 1_000]
+            first = next(t for t in ticks if t > gone + 1_000)
+            assert first - back < SETTLE_S * 1_000, "leaders answered all the while"
+    asked = [r.timestamp for r in bench.read(bench.names.clock)[0]]
+    assert len([at for at in asked if back <= at < back + 1_000]) <= 1 / TICK_S + 5
+    assert not bench.dead_letters()
+    bench.assert_equal_to_the_pure_core()
