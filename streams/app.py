@@ -108,7 +108,7 @@ def create_app(settings: Settings, lanes: Lanes, health: Health) -> Any:
         worker_redirect_stdouts=False,
         logging_config={"version": 1, "incremental": True},
     )
-    reader = LogReader(settings, lanes.topics)
+    reader = LogReader(settings, lanes.topics, lanes.lost)
     app.transport = BatchTransport(urls, app, read=partial(_read, reader, lanes), die=_die)
     for topic in lanes.topics:
         _add_agent(app, lanes, topic)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bandstand.streams.lanes import Lanes, OwnPartition
 
-__all__ = ["DECISIONS", "OUTCOMES", "REBALANCES", "REWARDS", "JoinCollector"]
+__all__ = ["DECISIONS", "LANES_GIVEN_UP", "OUTCOMES", "REBALANCES", "REWARDS", "JoinCollector"]
 
 _PARTITION = ["lane", "partition"]
 
@@ -27,6 +27,9 @@ REWARDS = Counter(
 )
 OUTCOMES = Counter("bandstand_join_outcomes", "Outcomes given.", _PARTITION)
 REBALANCES = Counter("bandstand_join_rebalances", "Assignments of partitions to this worker.")
+LANES_GIVEN_UP = Gauge(
+    "bandstand_join_lane_given_up", "1: this worker does nothing more for the lane.", ["lane"]
+)
 
 
 class _Gauges(NamedTuple):

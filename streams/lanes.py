@@ -1,7 +1,8 @@
 """The partitions that this worker owns: their cores, and all I/O around them but the reading.
 
 Knows nothing of Faust: told which partitions are ours and which records came, it says what to read
-next. Cores stay over a rebalance as long as the partition does.
+next. Cores stay over a rebalance as long as the partition does. A lane in trouble is given up by
+this worker, which goes on with the others; where it was the last one, the worker dies.
 """
 
 from __future__ import annotations
@@ -13,14 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from bandstand.durations import milliseconds
-from bandstand.errors import BrokerError, LogGapError, StateError
+from bandstand.errors import BandstandError, BrokerError, LogGapError, StateError
 from bandstand.logs import get_logger
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import wire_from
 from bandstand.settings import Settings
 from bandstand.streams.dead_letters import DeadLetters, Origin
 from bandstand.streams.join_core import JoinCore
-from bandstand.streams.join_metrics import DECISIONS, OUTCOMES, REBALANCES, REWARDS
+from bandstand.streams.join_metrics import (
+    DECISIONS,
+    LANES_GIVEN_UP,
+    OUTCOMES,
+    REBALANCES,
+    REWARDS,
+)
 from bandstand.streams.join_types import (
     Log,
     Output,
@@ -104,6 +111,7 @@ class Lanes:
         self._of_topic: dict[str, tuple[str, Log]] = {
             topics[log]: (lane, log) for lane, topics in self._topics.items() for log in _LOGS
         }
+        self._given_up: set[str] = set()
         self._assigned: set[tuple[str, int]] = set()
         self._own: dict[tuple[str, int], OwnPartition] = {}
         self._lock = threading.Lock()
@@ -136,10 +144,13 @@ class Lanes:
         """
         settings = self._settings
         self._wire = wire_from(settings)
-        self._outcomes = GaplessProducer(settings, self._die)
+        # One each: a lane that can't be written must not hold up the others.
+        self._outcomes = {
+            lane: GaplessProducer(settings, partial(self._give_up, lane)) for lane in self._topics
+        }
         self._letters = DeadLetters(settings, "join", self._wire)
         self._clock = BrokerClock(settings)
-        self._ticker = Ticker(settings, self._clock, self._die)
+        self._ticker = Ticker(settings, self._clock, lost=self.lost, die=self._die)
         self._ends = LogEnds(settings)
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="opener")
         self._ticker.start()
@@ -163,7 +174,10 @@ class Lanes:
         """
         if not self._started:
             return
-        left = self._outcomes.flush(timeout / 2)
+        end = time.monotonic() + timeout / 2
+        left = sum(
+            outcomes.flush(max(end - time.monotonic(), 0)) for outcomes in self._outcomes.values()
+        )
         if left:
             _log.warning("stopped with records undelivered; the next owner gives them", count=left)
         try:
@@ -176,26 +190,21 @@ class Lanes:
         self._ticker.accept()
 
     def assign(self, logs: Iterable[tuple[str, int]]) -> None:
-        """Take over what is new among the assigned logs, and let go what isn't there any more.
-
-        Raises
-        ------
-        StateError
-            If the two logs of a partition were given to different workers.
-        """
+        """Take over what is new among the assigned logs, and let go what isn't there any more."""
         assigned = self._partitions(logs)
         REBALANCES.inc()
         with self._lock:
             gone, new = self._assigned - assigned, assigned - self._assigned
             self._assigned = assigned
-            let_go = [self._own.pop(key) for key in gone if key in self._own]
-        for own in let_go:
-            for place in own.places.values():
-                self._ticker.close(place)
+        self._let_go(gone)
         for lane, partition in sorted(new):
             self._opener.submit(self._open, lane, partition)
         _log.info("partitions assigned", new=sorted(new), gone=sorted(gone), all=len(assigned))
         self._tell_readiness()
+
+    def lost(self, place: tuple[str, int], error: BandstandError) -> None:
+        """Give up the lane of a log that can't be read or written any more."""
+        self._give_up(self._of_topic[place[0]][0], error)
 
     def hand_over(self) -> None:
         """Write where every decision cursor stands, for whoever reads the outcome's tail next."""
@@ -204,12 +213,17 @@ class Lanes:
 
     def wanted(self) -> dict[tuple[str, int], int]:
         """Give the next offset of each log that should be read on now."""
-        if self._outcomes.full or len(self._letters) > _MOST_LETTERS_UNDER_WAY:
+        if len(self._letters) > _MOST_LETTERS_UNDER_WAY:
             return {}
         if self._letters.waiting > _LETTERS_WAIT_S:
             return {}  # else a new owner could begin to read behind the records they are about
+        full = {lane for lane, outcomes in self._outcomes.items() if outcomes.full}
         return {
-            own.places[log]: own.expects(log) for own in self.own for log in _LOGS if own.wants(log)
+            own.places[log]: own.expects(log)
+            for own in self.own
+            if own.lane not in full
+            for log in _LOGS
+            if own.wants(log)
         }
 
     def positions(self) -> dict[tuple[str, int], int]:
@@ -230,8 +244,12 @@ class Lanes:
         own = self._own.get((lane, partition))
         if own is None or records.start > own.expects(log):
             return  # read for an owner before: the partition went, or went and came back
-        output = own.push(log, records)
-        self._outcomes.send_all(own.outcomes, partition, output.emissions)
+        try:
+            output = own.push(log, records)
+        except BandstandError as error:
+            self._give_up(lane, error)
+            return
+        self._outcomes[lane].send_all(own.outcomes, partition, output.emissions)
         for refusal in output.refusals:
             record = refusal.record
             origin = Origin(topic, partition, record.offset, *record[1:4])
@@ -240,7 +258,8 @@ class Lanes:
 
     def poll(self) -> None:
         """Notice deliveries, and write progress where it is time; to be called often."""
-        self._outcomes.poll()
+        for outcomes in self._outcomes.values():
+            outcomes.poll()
         self._letters.poll()
         every = self._settings.join.progress.total_seconds()
         for own in self.own:
@@ -251,7 +270,32 @@ class Lanes:
         own.progress_at = time.monotonic()
         progress = own.core.progress()
         if progress is not None:
-            self._outcomes.send(own.outcomes, own.partition, progress)
+            self._outcomes[own.lane].send(own.outcomes, own.partition, progress)
+
+    def _give_up(self, lane: str, error: BandstandError) -> None:
+        """Do nothing more for a lane; whatever is wrong with it, the others aren't to suffer."""
+        with self._lock:
+            if lane in self._given_up:
+                return
+            self._given_up.add(lane)
+            last = len(self._given_up) == len(self._topics)
+        if last:
+            self._die(error)
+        self._let_go({key for key in self._assigned if key[0] == lane})
+        _log.critical("lane given up; the others go on", lane=lane, why=str(error))
+        LANES_GIVEN_UP.labels(lane).set(1)
+        self._health.wait_for(f"lane {lane}", f"given up: {error}")
+        self._tell_readiness()
+
+    def _let_go(self, keys: Iterable[tuple[str, int]]) -> None:
+        with self._lock:
+            let_go = [self._own.pop(key) for key in keys if key in self._own]
+        for own in let_go:
+            for place in own.places.values():
+                self._ticker.close(place)
+
+    def _is_ours(self, lane: str, partition: int) -> bool:
+        return (lane, partition) in self._assigned and lane not in self._given_up
 
     def _partitions(self, logs: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
         found: dict[Log, set[tuple[str, int]]] = {"decisions": set(), "rewards": set()}
@@ -259,17 +303,19 @@ class Lanes:
             if topic in self._of_topic:
                 lane, log = self._of_topic[topic]
                 found[log].add((lane, partition))
-        if found["decisions"] != found["rewards"]:
-            odd = sorted(found["decisions"] ^ found["rewards"])
-            raise StateError(
-                f"decisions and rewards of {odd} were assigned to different workers; the lane's "
-                "topics must have equal partition counts: run 'bandstand topics check'"
+        odd = found["decisions"] ^ found["rewards"]
+        for lane in sorted({lane for lane, _ in odd}):
+            error = StateError(
+                f"not both logs of partitions {sorted(p for name, p in odd if name == lane)} of "
+                f"lane {lane!r} were assigned to this worker; the lane's topics must be there, "
+                "with equal partition counts: run 'bandstand topics check'"
             )
-        return found["decisions"]
+            self._give_up(lane, error)
+        return found["decisions"] - odd
 
     def _open(self, lane: str, partition: int) -> None:
         try:
-            while (lane, partition) in self._assigned and not self._stopping.is_set():
+            while self._is_ours(lane, partition) and not self._stopping.is_set():
                 try:
                     self._start_core(lane, partition)
                     break
@@ -277,6 +323,8 @@ class Lanes:
                     _log.warning("can't take over yet", lane=lane, partition=partition, why=error)
                     self._stopping.wait(_RETRY_S)
             self._tell_readiness()
+        except BandstandError as error:
+            self._give_up(lane, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the process must not go on
             self._die(error)
 
@@ -328,7 +376,7 @@ class Lanes:
         since = opened.broker_ms - milliseconds(self._settings.join.takeover)
         ticks = {log: self._ends.last_tick(*own.places[log], since) for log in _LOGS}
         with self._lock:
-            if (own.lane, own.partition) not in self._assigned:
+            if not self._is_ours(own.lane, own.partition):
                 return
             for log, last_tick in ticks.items():
                 self._ticker.open(
@@ -342,7 +390,7 @@ class Lanes:
 
     def _tell_readiness(self) -> None:
         with self._lock:
-            missing = len(self._assigned) - len(self._own)
+            missing = sum(self._is_ours(*key) for key in self._assigned) - len(self._own)
         if missing:
             self._health.wait_for("assignment", f"{missing} partitions are being taken over")
         else:

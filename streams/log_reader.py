@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
 from typing import Any
@@ -48,6 +48,7 @@ _ASK_AGAIN_S = 2.0
 _ANSWER_S = 2.0
 
 Place = tuple[str, int]
+Lost = Callable[[Place, BandstandError], None]
 
 
 @dataclass(slots=True)
@@ -154,8 +155,12 @@ class LogReader:
         Where the broker is and how to reach it.
     topics
         The topics that logs will be of.
+    lost
+        Called with a log that can't be read any more and why: it doesn't hold the offset that is
+        expected, or it was missing or forbidden for longer than a moment. It should be no longer
+        ours at the next round.
     patience
-        Seconds for which a log may be missing or forbidden before that is an error.
+        Seconds for which a log may be missing or forbidden.
 
     Raises
     ------
@@ -164,7 +169,11 @@ class LogReader:
     """
 
     def __init__(
-        self, settings: Settings, topics: Iterable[str], patience: float = _PATIENCE_S
+        self,
+        settings: Settings,
+        topics: Iterable[str],
+        lost: Lost,
+        patience: float = _PATIENCE_S,
     ) -> None:
         configuration = consumer_config(
             settings,
@@ -178,6 +187,7 @@ class LogReader:
             for topic in topics:
                 # Else the client looks for its leaders when it likes, up to a second later.
                 self._consumer.list_topics(topic, timeout=_ANSWER_S)
+        self._lost = lost
         self._patience = patience
         self._logs: dict[Place, _Log] = {}
         self._mean_bytes = _MOST_BYTES // 100
@@ -201,10 +211,8 @@ class LogReader:
 
         Raises
         ------
-        LogGapError
-            If a log doesn't hold the offset that is expected.
         BrokerError
-            If a log is missing or forbidden, for longer than a moment.
+            If the client can't go on at all.
         """
         self._own(positions)
         for place in wanted:
@@ -291,7 +299,7 @@ class LogReader:
         log = self._logs.get((message.topic(), message.partition()))
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             if log is not None:
-                raise self._gap(log, error)
+                self._lost(log.place, self._gap(log, error))
         elif error.fatal():
             with broker_errors("reading the logs of the join"):
                 raise KafkaException(error)
@@ -309,11 +317,12 @@ class LogReader:
         if now - log.trouble.since < self._patience:
             _log.warning("can't read, asking again", topic=topic, partition=partition, why=error)
             return
-        raise BrokerError(
+        why = BrokerError(
             f"topic {topic!r}, partition {partition} can't be read for {self._patience:g} s: "
             f"{error.str()}; was it deleted, or the right to read it taken away? A topic that is "
             "made anew is another log: open a new lane for it"
         )
+        self._lost(log.place, why)
 
     def _ask_again(self) -> None:
         """Begin anew where there was an error: the client tells each one only once."""

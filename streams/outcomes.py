@@ -1,8 +1,8 @@
 """Writing without gaps: the producer of outcomes.
 
 Readers of outcomes drop what doesn't increase the source offset. That is right only if a writer's
-stream has no holes; so a record that can't be delivered ends the process, with nothing sent after
-it, and a full queue makes the join wait instead of dropping.
+stream has no holes; so a record that can't be delivered is the producer's end, with nothing sent
+after it, and a full queue makes the join wait instead of dropping.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ __all__ = ["GaplessProducer"]
 _QUEUE_KBYTES = 65_536
 _LARGEST_REQUEST_BYTES = 2_000_000
 """More than an outcome topic takes: what is too large is the core's business, not the client's."""
-
-Die = Callable[[BaseException], None]
 
 
 @dataclass(slots=True)
@@ -58,14 +56,16 @@ class GaplessProducer:
     ----------
     settings
         Where the broker is and how to reach it.
-    die
-        Called with the error when a record could not be delivered; must not return.
+    failed
+        Called with the error when a record could not be delivered; nothing is sent after it.
     overrides
         librdkafka properties, underscores for dots.
     """
 
-    def __init__(self, settings: Settings, die: Die, **overrides: object) -> None:
-        self._die = die
+    def __init__(
+        self, settings: Settings, failed: Callable[[BrokerError], None], **overrides: object
+    ) -> None:
+        self._tell = failed
         self._backlog: deque[_Queued] = deque()
         self._failed = False
         config: dict[str, Any] = producer_config(
@@ -98,14 +98,14 @@ class GaplessProducer:
 
     def poll(self) -> None:
         """Notice deliveries and failures; queue what waits for room."""
-        self._producer.poll(0)
+        self._notice()
         while self._backlog and self._produce(self._backlog[0]):
             self._backlog.popleft()
 
     def flush(self, timeout: float) -> int:
         """Wait until everything is delivered; give how many records are not, after `timeout`."""
         self.poll()
-        return self._waiting + int(self._producer.flush(timeout))
+        return self._waiting + (0 if self._failed else int(self._producer.flush(timeout)))
 
     def __len__(self) -> int:
         """How many records aren't delivered yet."""
@@ -131,11 +131,17 @@ class GaplessProducer:
                 produce(topic, value, key, partition, None, None, timestamp, headers)
                 sent += 1
         except BufferError:
-            self._producer.poll(0)
+            self._notice()
         except KafkaException as error:
             self._fail(topic, partition, error.args[0])
         queued.sent = sent
         return not queued.left
+
+    def _notice(self) -> None:
+        try:
+            self._producer.poll(0)
+        except KafkaException as error:  # a fatal one, whatever the callbacks were told
+            self._fail(None, None, error.args[0])
 
     def _on_delivery(self, error: object, message: Message) -> None:
         if error is not None:
@@ -146,11 +152,16 @@ class GaplessProducer:
             self._fail(None, None, error)
 
     def _fail(self, topic: str | None, partition: int | None, error: object) -> None:
+        if self._failed:
+            return
         self._failed = True
+        self._backlog.clear()
+        self._producer.purge(in_flight=False, blocking=False)
         where = "" if topic is None else f" to topic {topic!r}, partition {partition},"
-        self._die(
+        self._tell(
             BrokerError(
                 f"a record{where} could not be delivered: {error}; going on would leave a hole, so "
-                "this process ends; nothing is lost: start it again once the cause is removed"
+                "nothing more is written; nothing is lost: remove the cause and start this worker "
+                "again"
             )
         )

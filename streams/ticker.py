@@ -19,7 +19,7 @@ from confluent_kafka import (
     Producer,
 )
 
-from bandstand.errors import TopicError
+from bandstand.errors import BandstandError, TopicError
 from bandstand.kafka import producer_config
 from bandstand.logs import get_logger
 from bandstand.schemas.topics import TICK_KEY, TopicNames
@@ -155,15 +155,23 @@ class Ticker:
         The settings in force.
     clock
         Gives the broker's time.
+    lost
+        Called with a log that can't be written any more, and why; from the ticker's thread.
     die
         Called with an error after which nothing may go on.
     """
 
     def __init__(
-        self, settings: Settings, clock: BrokerClock, die: Callable[[BaseException], None]
+        self,
+        settings: Settings,
+        clock: BrokerClock,
+        *,
+        lost: Callable[[Place, BandstandError], None],
+        die: Callable[[BaseException], None],
     ) -> None:
         self._rules = GuardRules.from_settings(settings.join)
         self._clock = clock
+        self._lost = lost
         self._die = die
         self._producer = _tick_producer(settings, self._rules)
         self._leaders = Leaders(settings, timeout=self._rules.deadline)
@@ -310,11 +318,12 @@ class Ticker:
         # A broker that has just started may deny topics that it has.
         log.gone_since = log.gone_since or now()
         if now() - log.gone_since > self._rules.gone:
-            raise TopicError(
+            why = TopicError(
                 f"topic {place.topic!r}, partition {place.partition}, can't be written any more: "
                 f"{error.str()}; was the topic deleted, or the right to use it taken away? Give "
                 "the right back; what was deleted is lost, and needs a new lane"
             )
+            self._lost(place, why)
 
     def _poll_until(self, end: float) -> None:
         while not self._stop.is_set():

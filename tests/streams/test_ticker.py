@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bandstand.errors import BandstandError
 from bandstand.kafka import TopicReader
 from bandstand.schemas.topics import TopicNames
 from bandstand.settings import Settings
@@ -31,12 +32,16 @@ def _fail(error: BaseException) -> None:
     raise error
 
 
+def _lost(place: Place, error: BandstandError) -> None:
+    raise AssertionError(f"{place}: {error}")
+
+
 class _Bench:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         topics.create(settings)
         self.clock = _Clock(settings)
-        self.ticker = Ticker(settings, self.clock, _fail)
+        self.ticker = Ticker(settings, self.clock, lost=_lost, die=_fail)
         self.ticker.start()
         names = TopicNames(settings.topics.prefix)
         self.places = [Place(names.decisions("fast"), p) for p in range(2)]
