@@ -17,7 +17,10 @@ from bandstand.schemas.topics import TICK_KEY
 from bandstand.streams.join_types import TICK_HEADER, Rules
 from tests.streams.bench import WIRE, Bench, Worker, decision, until
 
-OTHER = {"BANDSTAND_LANES__OTHER__PARTITIONS": "1", "BANDSTAND_LANES__OTHER__SKEW": "10s"}
+OTHER: dict[str, Any] = {
+    "BANDSTAND_LANES__OTHER__PARTITIONS": "1",
+    "BANDSTAND_LANES__OTHER__SKEW": "10s",
+}
 OTHER |= {"BANDSTAND_LANES__OTHER__WINDOW": "1s", "BANDSTAND_LANES__OTHER__GRACE": "200ms"}
 
 
