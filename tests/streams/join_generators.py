@@ -24,7 +24,7 @@ LARGE = Lane(lateness=3_600_000, backward=60_000, skew=60_000, max_outcome_bytes
 
 IDS = "abcdefgh"
 MOSTLY, RARELY = (True,) * 7 + (False,), (True, False, False, False)
-DAYS = 5 * 86_400_000
+DAYS = 86_400_000
 SETTINGS = ((50, 10), (50, 10), (50, 0), (20, 10), (90, 5), (1, 1))
 SIZES = (*(0,) * 12, *range(918, 930), 400, 2_000)
 """Lengths of a decision's text: most are short, some give an outcome just below the limit."""
@@ -40,12 +40,12 @@ def _around(*boundaries: int) -> tuple[int, ...]:
 FROM_NOW = (
     *(0, 0, 0, 0, 0, -1, -1, -2, -5, -5, -5, -10, -10, -10, -20, -20, -30, 5, 10) * 2,
     *_around(-SMALL.lateness, SMALL.skew, -50, -60, -SMALL.lateness - SMALL.skew),
-    *(DAYS, -DAYS),
+    *(5 * DAYS, -5 * DAYS, -60 * DAYS),
 )
 FROM_ITS_DECISION = (
     *(0, 0, 1, 1, 5, 5, 10, 10, 15, 30) * 2,
     *_around(-SMALL.backward, 20, 50, 90),
-    *(DAYS, -DAYS),
+    *(5 * DAYS, -5 * DAYS),
 )
 TICK_FROM_DECISION = _around(
     *(window + grace for window, grace in set(SETTINGS)),
@@ -59,7 +59,7 @@ TICK_FROM_DECISION = _around(
 
 LARGE_SETTINGS = ((600_000, 5_000), (60_000, 5_000), (900_000, 0), (600_000, 60_000))
 LARGE_BOUNDARIES = _around(-LARGE.backward, 0, 60_000, 600_000, 900_000)
-CLOCKS = (DAYS, -DAYS, *_around(LARGE.skew, -LARGE.lateness))
+CLOCKS = (5 * DAYS, -5 * DAYS, *_around(LARGE.skew, -LARGE.lateness))
 DELAYS = (*(0,) * 40, *(20,) * 40, 1_000, 5_000, 60_000, 605_000, 3_600_000, 7_200_000)
 
 
@@ -166,7 +166,7 @@ class _Hours:
     def second(self, now: int) -> None:
         """Let things happen that arrive now or later."""
         draw = self._draw
-        if draw.random() < 0.4:
+        for _ in range(self._pick((0, 0, 1, 1, 4))):
             decision_id = f"{draw.getrandbits(40):010x}"
             time = now - draw.randrange(1_000) + self._pick((0,) * 40 + CLOCKS)
             for _ in range(self._pick((1,) * 20 + (2, 3))):
@@ -174,7 +174,7 @@ class _Hours:
                 self._expect(arrives, partial(self.logs.decision, decision_id, time))
             for number in range(self._pick((0, 0, 0, 1, 2))):
                 self._rewarded(decision_id, time, f"r{number}", now)
-            if draw.random() < 0.002:
+            if draw.random() < 0.001:
                 self._hot = (decision_id, time)
         for number in range(self._pick((0, 0, 0, 3))):
             self._rewarded(*self._hot, f"h{draw.randrange(50 * (number + 1))}", now)
