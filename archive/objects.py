@@ -22,14 +22,14 @@ from typing import NamedTuple
 from bandstand.errors import StorageError
 from bandstand.streams.join_types import Record
 
-__all__ = ["Buffer", "Cut", "Name", "object_name", "parse_name"]
+__all__ = ["Buffer", "Cut", "Name", "hour_end", "object_name", "parse_name"]
 
 _HOUR_MS = 3_600_000
 _LAST_MS = 253_402_300_799_999
 """End of the year 9999, the last that a folder can be named after."""
 
 _NAME = re.compile(
-    r"(?P<topic>[^/]+)/dt=\d{4}-\d\d-\d\d/hour=\d\d/(?P=topic)\+(?P<partition>\d+)\+(?P<start>\d{19})\.parquet"
+    r"(?P<topic>[^/]+)/dt=(?P<day>\d{4}-\d\d-\d\d)/hour=(?P<hour>\d\d)/(?P=topic)\+(?P<partition>\d+)\+(?P<start>\d{19})\.parquet"
 )
 
 
@@ -84,13 +84,36 @@ def parse_name(name: str) -> Name:
     >>> parse_name("t/dt=1970-01-01/hour=01/t+3+0000000000000000041.parquet")
     Name(topic='t', partition=3, start=41)
     """
+    match = _match(name)
+    return Name(match["topic"], int(match["partition"]), int(match["start"]))
+
+
+def hour_end(name: str) -> int:
+    """Give the time, in milliseconds, that every record of a file lies before.
+
+    Raises
+    ------
+    StorageError
+        If the name isn't one of the archive's.
+
+    Examples
+    --------
+    >>> hour_end("t/dt=1970-01-01/hour=01/t+3+0000000000000000041.parquet")
+    7200000
+    """
+    match = _match(name)
+    hour = datetime.fromisoformat(f"{match['day']}T{match['hour']}:00+00:00")
+    return int(hour.timestamp()) * 1_000 + _HOUR_MS
+
+
+def _match(name: str) -> re.Match[str]:
     match = _NAME.fullmatch(name)
     if match is None:
         raise StorageError(
             f"object {name!r} isn't the archive's; allowed: topic/dt=YYYY-MM-DD/hour=HH/"
             "topic+partition+offset.parquet; keep other objects under another s3.prefix"
         )
-    return Name(match["topic"], int(match["partition"]), int(match["start"]))
+    return match
 
 
 class Buffer:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bandstand import __version__
+from bandstand.cli_audit import audit
 from bandstand.cli_dead_letters import dead_letters_app
 from bandstand.cli_lanes import lanes_app
 from bandstand.cli_options import Json, given
@@ -48,6 +49,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(lanes_app, name="lanes")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(snapshot_app, name="snapshot")
+app.command()(audit)
 
 _OF_THE_DEMO = ("duckdb", "matplotlib", "plotext", "sklearn")
 

@@ -157,6 +157,11 @@ class Comparison:
         return len(self._expected)
 
     @property
+    def judged_to(self) -> int:
+        """Source offset up to which everything that is expected was judged."""
+        return self._expected[0].source - 1 if self._expected else self._done
+
+    @property
     def blocked(self) -> int:
         """Found records that wait until the core has come as far."""
         return len(self._found)

@@ -208,7 +208,8 @@ class LogEnds:
                 return
         raise BrokerError(
             f"{log} could not be read up to offset {end} within {_PATIENCE_S:g} s; "
-            "is its leader up?"
+            "is its leader up?",
+            passing=True,
         )
 
 
@@ -227,7 +228,9 @@ def _patiently(ask: Callable[[], T], doing: str) -> T:
         except KafkaException as error:
             _raise_unless_passing(error.args[0], doing)
             if time.monotonic() > deadline:
-                raise BrokerError(f"{doing}: no answer within {_PATIENCE_S:g} s: {error}") from None
+                raise BrokerError(
+                    f"{doing}: no answer within {_PATIENCE_S:g} s: {error}", passing=True
+                ) from None
             time.sleep(_RETRY_S)
 
 

