@@ -16,9 +16,9 @@ from benchmarks.join.place import Place
 from benchmarks.join.turn import Command, TurnError
 from benchmarks.join.workload import LANE, PARTITIONS, RULES
 
-__all__ = ["bandstand", "faust", "quix", "read_only"]
+__all__ = ["PEERS", "bandstand", "faust", "quix", "read_only"]
 
-_PEERS = Path(__file__).parent / "peers"
+PEERS = Path(__file__).parent / "peers"
 _ENVIRONMENTS = Path(__file__).resolve().parents[2] / "build" / "bench"
 
 
@@ -63,12 +63,12 @@ def _topics(place: Place) -> tuple[str, str, str, str]:
 
 
 def _script(python: str, name: str, *arguments: str) -> Command:
-    return Command([python, str(_PEERS / name), *arguments], {})
+    return Command([python, str(PEERS / name), *arguments], {})
 
 
 def _installed(name: str) -> Path:
     """Find the environment of a lock beside the scripts; it is ready when it has its mark."""
-    lock = _PEERS / f"{name}.txt"
+    lock = PEERS / f"{name}.txt"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     folder = _ENVIRONMENTS / f"{name}-{digest[:8]}"
     ready = folder / ".ready"

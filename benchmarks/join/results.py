@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.join.contestants import Contestant
+from bandstand.local.pins import KAFKA_VERSION
+from benchmarks.join.contestants import CONTESTANTS, Contestant
+from benchmarks.join.pins import FLINK_VERSION
+from benchmarks.join.python import PEERS
 from benchmarks.join.stage import Run
 from benchmarks.join.workload import PARTITIONS, PER_SECOND, REWARD_EVERY, RULES
 from benchmarks.report import machine, versions
@@ -75,8 +79,14 @@ def facts(decisions: int, rounds: int) -> dict[str, Any]:
         "decisions_a_reward": REWARD_EVERY,
         "rules": RULES._asdict(),
         "machine": machine(),
-        "versions": versions(),
+        "versions": {**versions(), **_peer_versions()},
     }
+
+
+def _peer_versions() -> dict[str, str]:
+    found = re.search(r"^quixstreams==(\S+)", (PEERS / "quix.txt").read_text(), re.M)
+    assert found is not None
+    return {"kafka-streams": KAFKA_VERSION, "flink": FLINK_VERSION, "quixstreams": found[1]}
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -97,8 +107,8 @@ _HEADINGS = (
     "steady CPU-s/M",
     "RSS MB",
     "longest stall ms",
-    "decisions",
-    "outcomes right",
+    "outcomes (joined)",
+    "right",
 )
 
 
@@ -112,7 +122,7 @@ def _cells(each: Row) -> list[str]:
         f"{each['steady_cpu_seconds_per_million']:.1f}",
         f"{each['rss_mb']:.0f}",
         f"{each['longest_stall_ms']:.0f}",
-        f"{each['decisions']:,}",
+        f"{each['outcomes']:,} ({each['joined']:,})",
         _verdict(each),
     ]
 
@@ -123,7 +133,7 @@ def _thousands(number: float) -> str:
 
 def _verdict(each: Row) -> str:
     if each["right"] is None:
-        return "no outcomes"
+        return "-"
     if each["right"]:
         return "yes"
     found = [f"{each[name]:,} {name}" for name in ("missing", "repeated", "wrong") if each[name]]
@@ -171,12 +181,14 @@ def _colour(name: str) -> str:
 
 def _page(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """Give the part of docs/benchmarks.md that holds figures."""
-    load = about["machine"]["load_1_5_15_minutes"][1]
-    where = about["machine"]
+    where, names = about["machine"], about["versions"]
     where_and_when = (
-        f"{about['rounds']} runs of each on {about['date']}: {where['processor']}, "
-        f"{where['cores']} cores shared by broker and contestant, Python {where['python']}; "
-        f"load over the last five minutes {load:.1f}."
+        f"{about['rounds']} runs of each on {about['date']}, {about['decisions']:,} decisions: "
+        f"{where['processor']}, {where['cores']} cores shared by broker and contestant, load "
+        f"{where['load_1_5_15_minutes'][2]:.1f} over the last 15 minutes of it, Python "
+        f"{where['python']}, Kafka and Kafka Streams {names['kafka-streams']}, Flink "
+        f"{names['flink']}, Quix Streams {names['quixstreams']}, Faust {names['faust-streaming']}, "
+        f"confluent-kafka {names['confluent-kafka']}."
     )
     lines = [
         where_and_when,
@@ -192,7 +204,12 @@ def _page(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
+    """Write the page's figures anew; only a run of all contestants may."""
+    if not (FOLDER / "join.json").exists():
+        sys.exit("there are no figures yet; run 'make bench-join' first")
     rows = json.loads((FOLDER / "join.json").read_text())
+    if missing := {c.name for c in CONTESTANTS} - {each["name"] for each in rows}:
+        sys.exit(f"join.json has no {', '.join(sorted(missing))}; run 'make bench-join' for all")
     about = json.loads((FOLDER / "join-facts.json").read_text())
     page = _DOCS / "benchmarks.md"
     text, changed = _BETWEEN.subn(lambda _: _page(rows, about), page.read_text())

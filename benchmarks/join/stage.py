@@ -120,7 +120,8 @@ class Stage:
             future.result()
 
     def _delete(self, prefix: str) -> None:
-        names = [n for n in self._admin.list_topics(timeout=10).topics if n.startswith(prefix)]
+        # Wherever in the name: Quix Streams puts a word before it.
+        names = [name for name in self._admin.list_topics(timeout=10).topics if prefix in name]
         for future in self._admin.delete_topics(names).values():
             future.result()
 

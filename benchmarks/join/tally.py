@@ -6,7 +6,7 @@ first byte tells whether there was a reward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from bandstand.kafka import TopicReader
@@ -15,7 +15,15 @@ from bandstand.settings import Settings
 from benchmarks.events import WIRE
 from benchmarks.join.workload import CLOSING, REWARD_EVERY, Workload
 
-__all__ = ["Format", "Tally", "bandstand_outcomes", "flagged_outcomes", "tally"]
+__all__ = [
+    "Format",
+    "Outcome",
+    "Tally",
+    "account",
+    "bandstand_outcomes",
+    "flagged_outcomes",
+    "tally",
+]
 
 _READ_S = 120.0
 _CHUNK = 10_000
@@ -60,13 +68,18 @@ class Tally(NamedTuple):
 
 def tally(settings: Settings, topic: str, read: Format, workload: Workload) -> Tally:
     """Count what is in an outcome topic, and compare it with what there should be."""
-    found = [o for o in read(_records(settings, topic)) if not o.key.startswith(CLOSING)]
+    return account(read(_records(settings, topic)), workload)
+
+
+def account(outcomes: Iterable[Outcome], workload: Workload) -> Tally:
+    """Compare outcomes with what there should be."""
+    found = [outcome for outcome in outcomes if not outcome.key.startswith(CLOSING)]
     numbers = range(workload.count)
     rewarded = {workload.key(n) for n in numbers[::REWARD_EVERY]}
     all_keys = {workload.key(n) for n in numbers}
     seen = {outcome.key for outcome in found}
     wrong = {outcome.key for outcome in found if outcome.joined != (outcome.key in rewarded)}
-    assert seen <= all_keys, f"{topic} has outcomes of decisions that nobody made"
+    assert seen <= all_keys, f"outcomes of decisions that nobody made: {list(seen - all_keys)[:3]}"
     return Tally(
         outcomes=len(found),
         joined=sum(outcome.joined for outcome in found),

@@ -14,8 +14,9 @@ from benchmarks.join import results
 from benchmarks.join.contestants import CONTESTANTS, Contestant
 from benchmarks.join.process_tree import Cost
 from benchmarks.join.stage import Stage, take_turns
+from benchmarks.join.tally import Outcome, Tally, account
 from benchmarks.join.turn import Sample, figures
-from benchmarks.join.workload import REWARD_EVERY
+from benchmarks.join.workload import REWARD_EVERY, RULES, Workload
 
 DECISIONS = 5_000
 SMOKED = ("bandstand", "read-only")
@@ -73,6 +74,37 @@ def test_a_contestant_that_ends_is_named_and_left_out(
     rows, failures = smoke(bandstand_kafka, bandstand_prefix, tmp_path, [failing])
     assert rows == []
     assert re.search(r"ended with 1; see .*failing", failures["failing"])
+
+
+def test_whatever_is_wrong_with_the_outcomes_is_counted() -> None:
+    """A peer that loses, repeats or falsifies outcomes is shown with how many."""
+    workload = Workload(40, 1_800_000_000_000)
+    right = [Outcome(workload.key(n), joined=n % REWARD_EVERY == 0) for n in range(40)]
+    closing = [Outcome(event.key, joined=True) for event in workload.closing()[0]]
+    assert account([*right, *closing], workload) == Tally(40, 2, 0, 0, 0)
+    assert account(right, workload).right
+    for found, expected in (
+        (right[1:], Tally(39, 1, missing=1, repeated=0, wrong=0)),
+        ([*right, right[3]], Tally(41, 2, missing=0, repeated=1, wrong=0)),
+        ([right[0]._replace(joined=False), *right[1:]], Tally(40, 1, 0, 0, wrong=1)),
+        ([*right, right[0]._replace(joined=False)], Tally(41, 2, 0, repeated=1, wrong=1)),
+    ):
+        assert account(found, workload) == expected
+        assert not expected.right
+
+
+def test_rewards_lie_in_their_windows_and_ticks_reach_beyond_the_last() -> None:
+    """The logs are such that there is one right answer, and that it can be given."""
+    workload = Workload(20_000, 1_800_000_000_000)
+    decided = {event.key: event.ts for event in workload.decisions()}
+    assert len(decided) == 20_000
+    rewards = list(workload.rewards())
+    assert [r.ts for r in rewards] == sorted(r.ts for r in rewards)
+    assert len({r.key for r in rewards}) == workload.joined == len(rewards)
+    assert all(0 <= r.ts - decided[r.key] < RULES.window_ms for r in rewards)
+    last = max(event.ts for event in workload.ticks())
+    assert max(decided.values()) + RULES.window_ms + RULES.grace_ms < last <= 1_800_000_000_000
+    assert min(event.ts for event in workload.closing()[0]) > last - 3_000
 
 
 def test_the_steady_part_is_what_lies_between_a_tenth_and_nine_tenths() -> None:
