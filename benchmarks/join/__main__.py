@@ -49,13 +49,19 @@ def main(
 
         with Kafka(folder, properties=REBALANCE_DELAY, heap_mb=1024, on_progress=tell) as kafka:
             stage = Stage(kafka.bootstrap_servers, "bench.", results.FOLDER / "join")
-            runs = take_turns(stage, wanted, decisions, rounds, before, failed)
+            for done, runs in enumerate(
+                take_turns(stage, wanted, decisions, rounds, before, failed), 1
+            ):
+                rows = [
+                    results.row(c, c.part_of(decisions), runs[c.name])
+                    for c in wanted
+                    if c.name in runs
+                ]
+                path = results.write(results.FOLDER, rows, results.facts(decisions, done))
         tell(Progress("turns", turns, turns))
-    rows = [results.row(c, c.part_of(decisions), runs[c.name]) for c in wanted if c.name in runs]
     console.print(results.table(rows))
     for row in rows:
         console.print(f"{row['name']}: {row['semantics']}", style="dim")
-    path = results.write(results.FOLDER, rows, results.facts(decisions, rounds))
     console.print(f"{path}\n", style="dim")
     if errors:
         raise typer.Exit(1)

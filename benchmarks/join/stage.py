@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -148,8 +148,8 @@ def take_turns(
     rounds: int,
     before: Callable[[str], None],
     failed: Callable[[str, TurnError], None],
-) -> dict[str, list[Run]]:
-    """Let all contestants run, one after the other, round by round.
+) -> Iterator[dict[str, list[Run]]]:
+    """Let all contestants run, one after the other; after each round give all runs so far.
 
     Parameters
     ----------
@@ -168,11 +168,11 @@ def take_turns(
     """
     runs: dict[str, list[Run]] = {contestant.name: [] for contestant in contestants}
     for _ in range(rounds):
-        for contestant in (each for each in contestants if each.name in runs):
+        for contestant in [each for each in contestants if each.name in runs]:
             before(contestant.name)
             try:
                 runs[contestant.name].append(stage.run(contestant, contestant.part_of(decisions)))
             except TurnError as error:
                 failed(contestant.name, error)
                 del runs[contestant.name]
-    return runs
+        yield runs

@@ -7,7 +7,6 @@ is asked for every 20 ms. That costs nothing that matters, and no reader compete
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from bandstand.kafka import admin, broker_errors
+from bandstand.local.processes import Guard, Process
 from bandstand.settings import Settings
 from benchmarks.join.process_tree import Cost, cost
 from benchmarks.join.workload import PARTITIONS
@@ -39,7 +39,6 @@ _SAMPLE_S = 0.02
 _QUIET_S = 1.0
 _FIRST_WITHIN_S = 120.0
 _NEXT_WITHIN_S = 30.0
-_STOP_S = 10.0
 
 
 class TurnError(Exception):
@@ -50,6 +49,7 @@ class Command(NamedTuple):
     """A process to be started."""
 
     arguments: Sequence[str]
+    """The program's full path, then its arguments."""
     environment: Mapping[str, str]
 
 
@@ -80,32 +80,21 @@ class Figures(NamedTuple):
 
 
 @contextmanager
-def running(commands: Sequence[Command], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Run processes, whose output goes to files in a folder, and end them at the end."""
+def running(commands: Sequence[Command], folder: Path) -> Iterator[list[Process]]:
+    """Run processes, whose output goes to files in a folder; they end with the block or with us."""
     with ExitStack() as stack:
         processes = []
         for number, command in enumerate(commands):
-            log = stack.enter_context((folder / f"{number}.log").open("wb"))
-            process = subprocess.Popen(
+            guard = Guard(
                 command.arguments,
-                env={**os.environ, **command.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
+                folder=folder,
+                log=folder / f"{number}.log",
+                environment={**os.environ, **command.environment},
             )
-            stack.callback(_end, process)
-            processes.append(process)
+            stack.callback(guard.reap)
+            stack.callback(guard.process.stop)
+            processes.append(guard.process)
         yield processes
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def watch(
@@ -154,9 +143,8 @@ def watch(
                 if count:
                     return samples
                 raise TurnError(f"no outcome in {_FIRST_WITHIN_S:g} s; see {folder}")
-            ended = [process for process in processes if process.poll() is not None]
-            if ended and count < expected:
-                raise TurnError(f"ended with {ended[0].returncode}; see {folder}")
+            if count < expected and not all(process.alive for process in processes):
+                raise TurnError(f"ended with {count:,} of {expected:,} outcomes; see {folder}")
             if count and count < expected and quiet > _QUIET_S and now - nudged > _QUIET_S:
                 nudged = now
                 nudge()

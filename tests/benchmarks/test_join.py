@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def smoke(
 ) -> tuple[list[results.Row], dict[str, str]]:
     """Let contestants run once, in a small size; give the rows, and who failed."""
     failures: dict[str, str] = {}
-    runs = take_turns(
+    (runs,) = take_turns(
         Stage(kafka.bootstrap_servers, prefix, folder),
         contestants,
         DECISIONS,
@@ -66,14 +67,16 @@ def test_a_contestant_that_ends_is_named_and_left_out(
 ) -> None:
     """One that fails costs the others nothing, and whoever reads the results learns of it."""
     floor = next(contestant for contestant in CONTESTANTS if contestant.name == "read-only")
+    program = shutil.which("false")
+    assert program is not None
     failing = replace(
         floor,
         name="failing",
-        commands=lambda place: [floor.commands(place)[0]._replace(arguments=["false"])],
+        commands=lambda place: [floor.commands(place)[0]._replace(arguments=[program])],
     )
     rows, failures = smoke(bandstand_kafka, bandstand_prefix, tmp_path, [failing])
     assert rows == []
-    assert re.search(r"ended with 1; see .*failing", failures["failing"])
+    assert re.search(r"ended with 0 of 5,000 outcomes; see .*failing", failures["failing"])
 
 
 def test_whatever_is_wrong_with_the_outcomes_is_counted() -> None:
