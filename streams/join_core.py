@@ -389,11 +389,11 @@ class JoinCore:
                 self._refuse(log, record, error)
 
     def _refuse(self, log: Log, record: Record, error: EventError) -> None:
-        self._output.refusals.append(Refusal(log, record, error.reason, error.detail))
-        if log == "decisions":
-            self._output.decisions["invalid"] += record.offset > self._done_before
-        else:
-            self._output.rewards["invalid"] += not self._counted_before
+        decision = log == "decisions"
+        again = record.offset <= self._done_before if decision else self._counted_before
+        self._output.refusals.append(Refusal(log, record, error.reason, error.detail, again))
+        counts = self._output.decisions if decision else self._output.rewards
+        counts["invalid"] += not again
 
     @property
     def _counted_before(self) -> bool:

@@ -232,6 +232,8 @@ class Refusal(NamedTuple):
     record: Record
     reason: str
     detail: str
+    again: bool
+    """Whether an owner before has counted it."""
 
 
 class Output(NamedTuple):

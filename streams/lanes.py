@@ -23,9 +23,11 @@ from bandstand.streams.dead_letters import DeadLetters, Origin
 from bandstand.streams.join_core import JoinCore
 from bandstand.streams.join_metrics import (
     DECISIONS,
+    DELAYS,
     LANES_GIVEN_UP,
     OUTCOMES,
     REBALANCES,
+    REFUSED,
     REWARDS,
 )
 from bandstand.streams.join_types import (
@@ -64,6 +66,8 @@ class OwnPartition:
         self.outcomes = topics["outcomes"]
         self.places: dict[Log, Place] = {log: Place(topics[log], partition) for log in _LOGS}
         self.progress_at = time.monotonic()
+        self.done = core.position()
+        """Where the decision cursor stands, for other threads."""
 
     def expects(self, log: Log) -> int:
         """Give the next offset that a cursor takes."""
@@ -81,7 +85,10 @@ class OwnPartition:
     def push(self, log: Log, records: Records) -> Output:
         """Read on in a log."""
         core = self.core
-        return core.push_decisions(records) if log == "decisions" else core.push_rewards(records)
+        decisions = log == "decisions"
+        output = core.push_decisions(records) if decisions else core.push_rewards(records)
+        self.done = core.position()
+        return output
 
 
 class Lanes:
@@ -404,6 +411,11 @@ def _count(own: OwnPartition, output: Output) -> None:
         DECISIONS.labels(own.lane, own.partition, state).inc(count)
     for state, count in output.rewards.items():
         REWARDS.labels(own.lane, own.partition, state).inc(count)
+    for refusal in output.refusals:
+        if not refusal.again:
+            REFUSED.labels(own.lane, own.partition, refusal.log, refusal.reason).inc()
+    if output.delays:
+        DELAYS.add(own.lane, own.partition, output.delays)
 
 
 def _deleted(topics: Mapping[str, str], partition: int, tail: Tail, start: int) -> str:

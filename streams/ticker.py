@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import (
     TIMESTAMP_LOG_APPEND_TIME,
@@ -28,7 +28,7 @@ from bandstand.streams.join_types import TICK_HEADER
 from bandstand.streams.leaders import GONE, RECONNECT_MS, Leaders, Place
 from bandstand.streams.tick_guards import Brake, GuardRules, LogClock, Reading
 
-__all__ = ["BrokerClock", "Ticker", "now"]
+__all__ = ["BrokerClock", "TickState", "Ticker", "now"]
 
 _log = get_logger(__name__)
 _POLL_S = 0.05
@@ -134,6 +134,28 @@ class BrokerClock:
             )
 
 
+class TickState(NamedTuple):
+    """How it stands with the ticks of a log.
+
+    Parameters
+    ----------
+    without
+        Seconds since the last one that this worker wrote.
+    reason
+        Why none is written now.
+    braked
+        Whether the broker's clock is held to be wrong.
+    time, end
+        Of the last tick: its time, and the log's end behind it; None before the first.
+    """
+
+    without: float
+    reason: str
+    braked: bool
+    time: int | None
+    end: int | None
+
+
 class _Ticked:
     """A log that gets ticks."""
 
@@ -144,6 +166,7 @@ class _Ticked:
         self.ticked_at: float = now()
         self.reason = "due"
         self.gone_since: float | None = None
+        self.written: tuple[int, int] | tuple[None, None] = (None, None)
 
 
 class Ticker:
@@ -226,13 +249,12 @@ class Ticker:
         """Trust the broker's time as it is now: an operator says that it is right."""
         self._accept.set()
 
-    def without_tick(self, place: Place) -> tuple[float, str, bool] | None:
-        """Give the seconds since a log's last tick, why there is none now, and whether it's braked.
-
-        None where the log isn't open.
-        """
+    def state(self, place: Place) -> TickState | None:
+        """Tell how it stands with a log's ticks; None where the log isn't open."""
         log = self._logs.get(place)
-        return None if log is None else (now() - log.ticked_at, log.reason, self._brake.engaged)
+        if log is None:
+            return None
+        return TickState(now() - log.ticked_at, log.reason, self._brake.engaged, *log.written)
 
     def _run(self) -> None:
         try:
@@ -301,9 +323,12 @@ class Ticker:
         log: _Ticked,
         reading: Reading,
         error: KafkaError | None,
-        _record: object,
+        record: Message | None,
     ) -> None:
         if error is None:
+            offset = None if record is None else record.offset()
+            if offset is not None:
+                log.written = reading.broker_ms, offset + 1
             self._brake.trust(reading)
             log.clock.delivered()
             log.ticked_at = reading.at

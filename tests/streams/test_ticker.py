@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from bandstand.errors import BandstandError
-from bandstand.kafka import TopicReader
+from bandstand.kafka import TopicReader, producer_config
 from bandstand.schemas.topics import TopicNames
 from bandstand.settings import Settings
 from bandstand.streams import topics
@@ -56,8 +57,8 @@ class _Bench:
         return len(found)
 
     def braked(self, place: Place) -> bool:
-        found = self.ticker.without_tick(place)
-        return found is not None and found[1:] == ("brake", True)
+        found = self.ticker.state(place)
+        return found is not None and found[1:3] == ("brake", True)
 
 
 @pytest.fixture
@@ -90,3 +91,23 @@ def test_a_process_knows_the_time_before_its_first_log(bench: _Bench) -> None:
     bench.open(bench.places[0])
     eventually(lambda: bench.braked(bench.places[0]))
     assert bench.records(bench.places[0]) == 0
+
+
+def test_a_tick_tells_where_its_log_ends(bench: _Bench) -> None:
+    """After the last tick the worker knows the log's end, whoever else wrote into it."""
+    place = bench.places[0]
+    bench.open(place)
+    producer = Producer(producer_config(bench.settings))
+    for _ in range(100):
+        producer.produce(place.topic, b"x", b"key", place.partition)
+    assert producer.flush(20) == 0
+    eventually(lambda: (((state := bench.ticker.state(place)) and state.end) or 0) > 100)
+    bench.ticker.close(place)
+    known = bench.records(place)
+    assert bench.ticker.state(place) is None
+    bench.open(place)
+    eventually(lambda: (state := bench.ticker.state(place)) is not None and state.end is not None)
+    state = bench.ticker.state(place)
+    assert state is not None
+    assert state.end is not None
+    assert known < state.end <= bench.records(place)
