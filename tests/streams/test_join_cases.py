@@ -375,6 +375,44 @@ def test_a_reward_whose_clock_is_off_by_as_much_as_is_allowed(
     assert story.states("rewards") == states
 
 
+@pytest.mark.parametrize(
+    ("position", "states"),
+    [
+        (559, {"joined": 1}),
+        (560, {"late": 1}),
+        (1_559, {"late": 1}),
+        (1_560, {"unmatched": 1}),
+    ],
+)
+def test_a_reward_is_late_from_the_due_time_on_for_as_long_as_lateness(
+    position: int, states: dict[str, int]
+) -> None:
+    """It is its position among the ticks that counts, to the millisecond."""
+    story = Story().decides("d", 10).ticks(100, position).rewards("d", "r", 20)
+    assert story.ticks(position + 1, 9_000).states("rewards") == states
+
+
+@pytest.mark.parametrize(
+    ("before", "states"),
+    [(1_010, {"defaulted": 1, "duplicate": 1}), (1_011, {"defaulted": 2})],
+)
+def test_a_decision_repeats_another_for_as_long_as_lateness(
+    before: int, states: dict[str, int]
+) -> None:
+    """An id that comes back later is a decision of its own."""
+    story = Story().decides("d", 10).ticks(before).decides("d", 1_015).ticks(1_020, 9_000)
+    assert story.states("decisions") == states
+
+
+@pytest.mark.parametrize(("before", "states"), [(1_300, {"joined": 1}), (1_301, {"unmatched": 1})])
+def test_a_reward_waits_for_its_decision_for_as_long_as_one_can_count_it(
+    before: int, states: dict[str, int]
+) -> None:
+    """The oldest decision that is still valid may lie `backward` behind the reward."""
+    story = Story().rewards("d", "r", 100).ticks(before).decides("d", before - 1_000)
+    assert story.ticks(before + 1, 9_000).states("rewards") == states
+
+
 @pytest.mark.xfail(
     reason="the largest tick before the offset at which a new owner starts is lost: where the "
     "clock stepped back by more than skew, valid decisions are refused, though silently done with",
