@@ -413,6 +413,13 @@ def test_a_reward_waits_for_its_decision_for_as_long_as_one_can_count_it(
     assert story.ticks(before + 1, 9_000).states("rewards") == states
 
 
+def test_a_repeat_of_a_decision_judges_no_reward() -> None:
+    """A reward is held against the first of the two, also where it would suit the other better."""
+    story = Story().decides("d", 10).decides("d", 300).decides("e", 310).ticks(320, 900)
+    story.rewards("d", "r", 600).ticks(1_000, 9_000)
+    assert story.states("rewards") == {"out_of_window": 1}
+
+
 @pytest.mark.xfail(
     reason="the largest tick before the offset at which a new owner starts is lost: where the "
     "clock stepped back by more than skew, valid decisions are refused, though silently done with",
