@@ -28,9 +28,9 @@ from bandstand.settings import KafkaSettings, Settings, load_settings
 from bandstand.streams import topics
 from bandstand.streams.join import leave_in_time
 from bandstand.streams.join_metrics import JoinCollector
-from bandstand.streams.join_types import Records
 from bandstand.streams.lanes import Lanes
-from bandstand.streams.log_reader import LogReader
+from bandstand.streams.log_reader import Found, LogReader
+from bandstand.streams.topic_watch import TopicWatch
 from bandstand.streams.transport import Batch, BatchTransport
 from bandstand.web import Health, WebServer
 
@@ -108,8 +108,9 @@ def create_app(settings: Settings, lanes: Lanes, health: Health) -> Any:
         worker_redirect_stdouts=False,
         logging_config={"version": 1, "incremental": True},
     )
+    watch = TopicWatch(settings, lanes.topics, lambda topic, why: lanes.lost((topic, 0), why))
     reader = LogReader(settings, lanes.topics, lanes.lost)
-    app.transport = BatchTransport(urls, app, read=partial(_read, reader, lanes), die=_die)
+    app.transport = BatchTransport(urls, app, read=partial(_read, watch, reader, lanes), die=_die)
     for topic in lanes.topics:
         _add_agent(app, lanes, topic)
     _add_handlers(app, lanes)
@@ -194,7 +195,8 @@ def _or_die(work: Callable[[], None]) -> None:
         _die(error)
 
 
-def _read(reader: LogReader, lanes: Lanes) -> list[tuple[tuple[str, int], Records]]:
+def _read(watch: TopicWatch, reader: LogReader, lanes: Lanes) -> Found:
+    watch.look()
     lanes.poll()
     wanted = lanes.wanted()  # first: a partition may be taken over in between
     return reader.read(lanes.positions(), wanted)

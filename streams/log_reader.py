@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -28,27 +28,34 @@ from bandstand.logs import get_logger
 from bandstand.settings import Settings
 from bandstand.streams.join_types import Records
 
-__all__ = ["LogReader"]
+__all__ = ["Found", "LogReader"]
 
 _log = get_logger(__name__)
 _MOST_ROWS = 2_000
+_FEW_ROWS = 1_000
 _MOST_BYTES = 2_000_000
 """A batch is about this large at most, so that whoever takes it isn't busy for long."""
 _KEPT_BYTES = 32_000_000
 """Of all logs together; what is handed over isn't counted any more."""
-_LEAST_SHARE = 1_000_000
+_LEAST_SHARE = 250_000
 _ROW_BYTES = 200
 """What Python needs for a record besides its key and value."""
 _CLIENT_KBYTES = 16_384
 _RESPONSE_BYTES = 8_000_000
-_UNKNOWN_MS = 1_000
-"""For so long the client says nothing of a topic that is missing."""
 _PATIENCE_S = 30.0
-_ASK_AGAIN_S = 2.0
 _ANSWER_S = 2.0
 
 Place = tuple[str, int]
 Lost = Callable[[Place, BandstandError], None]
+
+
+class Found(NamedTuple):
+    """What a round has brought."""
+
+    batches: list[tuple[Place, Records]]
+    """At most one of each log."""
+    few: bool
+    """Whether to wait a little before the next round: small batches cost as much as large ones."""
 
 
 @dataclass(slots=True)
@@ -137,13 +144,11 @@ class _Log:
         return batch.records(expected)
 
 
-@dataclass(slots=True)
-class _Trouble:
-    """An error that may pass by itself, or not."""
+class _Trouble(NamedTuple):
+    """An error that may pass, or not; what comes after it ends it."""
 
     since: float
-    seen: float
-    ask_at: float
+    why: str
 
 
 class LogReader:
@@ -157,10 +162,10 @@ class LogReader:
         The topics that logs will be of.
     lost
         Called with a log that can't be read any more and why: it doesn't hold the offset that is
-        expected, or it was missing or forbidden for longer than a moment. It should be no longer
+        expected, or it was forbidden for longer than a moment. It should be no longer
         ours at the next round.
     patience
-        Seconds for which a log may be missing or forbidden.
+        Seconds for which a log may be forbidden.
 
     Raises
     ------
@@ -180,7 +185,6 @@ class LogReader:
             "bandstand.join.data",
             queued_max_messages_kbytes=_CLIENT_KBYTES,
             fetch_max_bytes=_RESPONSE_BYTES,
-            topic_metadata_propagation_max_ms=_UNKNOWN_MS,
         )
         with broker_errors("making the consumer of the join"):
             self._consumer = Consumer(configuration)
@@ -197,9 +201,7 @@ class LogReader:
         """Size of what was read and not handed over."""
         return sum(log.size for log in self._logs.values())
 
-    def read(
-        self, positions: Mapping[Place, int], wanted: Collection[Place]
-    ) -> list[tuple[Place, Records]]:
+    def read(self, positions: Mapping[Place, int], wanted: Collection[Place]) -> Found:
         """Give the next records of logs that are wanted, at most one batch each; never waits.
 
         Parameters
@@ -218,19 +220,15 @@ class LogReader:
         for place in wanted:
             if not self._logs[place].holds(positions[place]):
                 self._seek(self._logs[place], positions[place])
-        if any(not self._logs[place].batches for place in wanted):
-            self._poll()
-        found = [
+        dry = any(not self._logs[place].batches for place in wanted) and not self._poll()
+        batches = [
             (place, self._logs[place].take(positions[place]))
             for place in wanted
             if self._logs[place].batches
         ]
         self._keep_shares()
-        return found
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._consumer.close()
+        rows = sum(len(records) for _, records in batches)
+        return Found(batches, few=rows < _FEW_ROWS and (dry or not wanted))
 
     def _own(self, positions: Mapping[Place, int]) -> None:
         if positions.keys() == self._logs.keys():
@@ -247,31 +245,29 @@ class LogReader:
     def _seek(self, log: _Log, offset: int) -> None:
         _log.debug("goes to", topic=log.place[0], partition=log.place[1], offset=offset)
         log.go_to(offset)
-        self._begin_again(log)
-
-    def _begin_again(self, log: _Log) -> None:
         # Unlike a seek this may be done at any time, and it ends a pause.
         with broker_errors(f"going to offset {log.end} of {log.place[0]}/{log.place[1]}"):
             self._consumer.incremental_unassign([log.at(log.end)])
             self._consumer.incremental_assign([log.at(log.end)])
         log.paused = False
 
-    def _poll(self) -> None:
+    def _poll(self) -> bool:
+        """Take what the client has; tell whether it may have more."""
         most = max(1, min(_MOST_ROWS, _MOST_BYTES // self._mean_bytes))
         with broker_errors("reading the logs of the join"):
             messages = self._consumer.consume(most, 0)
-        if any(map(Message.error, messages)):
-            for message in messages:
-                if message.error() is not None:
-                    self._mind(message)
-            messages = [message for message in messages if message.error() is None]
+        errors = [message for message in messages if message.error() is not None]
+        records = [message for message in messages if message.error() is None]
         kept = self.kept_bytes
-        for place, run in _runs(messages):
+        for place, run in _runs(records):
             if place in self._logs:
                 self._logs[place].put(run)
-        if messages:
-            self._mean_bytes = max(1, (self.kept_bytes - kept) // len(messages))
-        self._ask_again()
+        if records:
+            self._mean_bytes = max(1, (self.kept_bytes - kept) // len(records))
+        for message in errors:
+            self._mind(message)
+        self._lose_patience()
+        return len(messages) == most
 
     def _keep_shares(self) -> None:
         """Pause logs that have too much, and go on with those that don't any more.
@@ -304,36 +300,23 @@ class LogReader:
             with broker_errors("reading the logs of the join"):
                 raise KafkaException(error)
         elif log is None or is_passing(error):
-            _log.warning("reading is held up, trying on", log=message.topic(), why=error.str())
-        else:
-            self._bear(log, error)
+            _log.warning("reading is held up", topic=message.topic(), why=error.str())
+        elif log.trouble is None:
+            log.trouble = _Trouble(time.monotonic(), error.str())
+            _log.warning("a log can't be read", topic=log.place[0], why=error.str())
 
-    def _bear(self, log: _Log, error: KafkaError) -> None:
-        now = time.monotonic()
-        if log.trouble is None:
-            log.trouble = _Trouble(now, now, now + _ASK_AGAIN_S)
-        log.trouble.seen = now
-        topic, partition = log.place
-        if now - log.trouble.since < self._patience:
-            _log.warning("can't read, asking again", topic=topic, partition=partition, why=error)
-            return
-        why = BrokerError(
-            f"topic {topic!r}, partition {partition} can't be read for {self._patience:g} s: "
-            f"{error.str()}; was it deleted, or the right to read it taken away? A topic that is "
-            "made anew is another log: open a new lane for it"
-        )
-        self._lost(log.place, why)
-
-    def _ask_again(self) -> None:
-        """Begin anew where there was an error: the client tells each one only once."""
+    def _lose_patience(self) -> None:
         now = time.monotonic()
         for log in self._logs.values():
-            if log.trouble is not None and now >= log.trouble.ask_at:
-                if now - log.trouble.seen > 3 * _ASK_AGAIN_S:
-                    log.trouble = None
-                else:
-                    log.trouble.ask_at = now + _ASK_AGAIN_S
-                    self._begin_again(log)
+            if log.trouble is None or log.paused or log.batches:
+                continue
+            if now - log.trouble.since >= self._patience:
+                why = BrokerError(
+                    f"topic {log.place[0]!r}, partition {log.place[1]} can't be read for "
+                    f"{self._patience:g} s: {log.trouble.why}; see to it that the join has the "
+                    "right to read it, and start again"
+                )
+                self._lost(log.place, why)
 
     def _gap(self, log: _Log, error: KafkaError) -> BandstandError:
         topic, partition = log.place

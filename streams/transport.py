@@ -19,15 +19,14 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from bandstand.streams.join_types import Records
+from bandstand.streams.log_reader import Found
 
 __all__ = ["Batch", "BatchTransport", "Read"]
 
-_FEW_ROWS = 1_000
 _PAUSE_S = 0.02
-"""Where few records came, more are waited for: small batches cost as much as large ones."""
 
-Read = Callable[[], list[tuple[tuple[str, int], Records]]]
-"""Gives the next records of each (topic, partition) that should be read on now; never waits."""
+Read = Callable[[], Found]
+"""Gives the next records of each log that should be read on now; never waits."""
 
 
 class Batch(NamedTuple):
@@ -101,7 +100,8 @@ class _Consumer(driver.Consumer):
         if self.should_stop:
             return
         self._thread.stay()
-        batches = {TP(*place): Batch(rows, asyncio.Event()) for place, rows in self._read_or_die()}
+        found = self._read_or_die()
+        batches = {TP(*place): Batch(rows, asyncio.Event()) for place, rows in found.batches}
         for tp, batch in batches.items():
             if not self.flow_active:
                 return
@@ -110,10 +110,10 @@ class _Consumer(driver.Consumer):
         for batch in batches.values():
             if self.flow_active and not batch.taken.is_set():
                 await self.wait_first(batch.taken.wait(), self.suspend_flow.wait())
-        if sum(len(batch.records) for batch in batches.values()) < _FEW_ROWS:
+        if found.few:
             await asyncio.sleep(_PAUSE_S)
 
-    def _read_or_die(self) -> list[tuple[tuple[str, int], Records]]:
+    def _read_or_die(self) -> Found:
         transport: BatchTransport = self.transport
         try:
             return transport.read()

@@ -82,6 +82,7 @@ SHELLS = {
         "specs",
         "tail",
         "ticker",
+        "topic_watch",
         "topics",
         "transactions",
         "transport",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -10,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions
+from confluent_kafka import (
+    OFFSET_END,
+    ConsumerGroupTopicPartitions,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import OffsetSpec
 
-from bandstand.kafka import admin
+from bandstand.kafka import admin, producer_config
 from bandstand.schemas.topics import TICK_KEY
 from bandstand.streams.join_types import Rules
 from tests.streams.bench import WIRE, Bench, decision, until
@@ -122,6 +128,47 @@ def test_poison_goes_to_the_dead_letters_and_the_partition_goes_on(bench: Bench)
     assert reasons.pop("noise") in ("magic", "schema")
     assert reasons == {name: name for name in reasons}
     bench.assert_equal_to_the_pure_core()
+
+
+def test_transactions_that_are_aborted_never_happened(bench: Bench) -> None:
+    """Both logs written in transactions: what was committed is joined, the rest isn't there."""
+    worker = bench.start()
+    plain = bench.producer
+    bench.producer = Producer(
+        producer_config(bench.settings, transactional_id=bench.names.dead_letters)
+    )
+    bench.producer.init_transactions(10)
+    ids: list[str] = []
+    for number in range(6):
+        bench.producer.begin_transaction()
+        made = bench.decide(10, reward_every=2)
+        if number % 2:
+            bench.producer.abort_transaction(10)
+        else:
+            bench.producer.commit_transaction(10)
+            ids += made
+    bench.producer = plain
+    ids += bench.decide(10)
+    bench.wait_for(ids)
+    assert bench.states().keys() == set(ids)
+    assert {bench.states()[i] for i in ids[:30:2]} == {"joined"}
+    bench.assert_equal_to_the_pure_core()
+    assert worker.stop()[0] == 0
+
+
+def test_records_deleted_before_they_were_read_end_the_worker(bench: Bench) -> None:
+    """A worker that was held back finds its log trimmed: exit code 70, and what was lost."""
+    worker = bench.start()
+    bench.wait_for(bench.decide(20))
+    worker.process.send_signal(signal.SIGSTOP)
+    bench.decide(500)
+    places = [TopicPartition(bench.names.decisions("default"), p, OFFSET_END) for p in range(2)]
+    client = admin(bench.settings)
+    for answer in client.delete_records(places).values():
+        answer.result(10)
+    worker.process.send_signal(signal.SIGCONT)
+    assert worker.process.wait(15) == 70
+    assert "were deleted before they were read" in worker.log.read_text()
 
 
 def test_an_error_ends_the_worker_loudly_and_moves_nothing(bench: Bench) -> None:
