@@ -420,6 +420,20 @@ def test_a_repeat_of_a_decision_judges_no_reward() -> None:
     assert story.states("rewards") == {"out_of_window": 1}
 
 
+def test_a_repeat_of_a_decision_from_before_a_restart() -> None:
+    """The next owner reads `lateness` again, so it knows what its predecessor has answered."""
+    story = Story().decides("d", 10).ticks(100, 600, 1_000)
+    partition = Partition(story)
+    owner = partition.take_over()
+    assert reads_all(partition, owner) == [("d", "defaulted", [])]
+    partition.progress(owner)
+    partition.deliver(owner)
+    story.decides("d", 1_005).ticks(1_010, 9_000)
+    second = partition.take_over()
+    assert reads_all(partition, second) == [("d", "defaulted", [])]
+    assert second.decisions == {"duplicate": 1}
+
+
 @pytest.mark.xfail(
     reason="the largest tick before the offset at which a new owner starts is lost: where the "
     "clock stepped back by more than skew, valid decisions are refused, though silently done with",
