@@ -9,7 +9,7 @@ import pytest
 from bandstand.errors import BrokerError
 from bandstand.schemas.codec import WriterSchema, current
 from bandstand.schemas.wire import Wire
-from bandstand.streams.join_types import Log, Records
+from bandstand.streams.join_types import Log
 from tests.streams.join_driver import Owner, Partition, agrees, core_of
 from tests.streams.join_logs import LOGS, START, WIRE, Logs
 from tests.streams.join_oracle import Lane
@@ -334,17 +334,6 @@ def test_the_reward_log_is_read_no_further_than_decisions_need() -> None:
     while owner.wants("rewards") and partition.read(owner, "rewards", 1):
         pass
     assert owner.core.reward_watermark == AT + 600
-
-
-def test_records_that_were_read_before_are_passed_over() -> None:
-    """A batch that begins with old records counts its new ones only."""
-    story = Story().decides("d", 10).decides("d", 10).ticks(100, 1_000)
-    owner = Partition(story).take_over()
-    rows = story.records["decisions"]
-    for end in range(1, len(rows) + 1):
-        owner.push("decisions", Records.of(rows[:end]))
-    assert owner.decisions == {"duplicate": 1}
-    assert owner.core.waiting == 1
 
 
 @pytest.mark.parametrize(
