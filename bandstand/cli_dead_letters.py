@@ -12,7 +12,7 @@ import typer
 
 from bandstand.cli_options import Json, given
 from bandstand.errors import BandstandError
-from bandstand.output import Output, iso, progress_bar
+from bandstand.output import Output, clock, iso, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ def list_letters(
                     summary.mark_redriven(group)
                 else:
                     summary.add(group, letter.place, letter.written, letter.role)
-    rows = [_row(row, by_bandit) for row in summary.rows()]
+    rows = [_row(row, by_bandit, iso if as_json else clock) for row in summary.rows()]
     out = Output(as_json=as_json)
     out.rows(rows, "dead letters")
     if reader.unreadable:
@@ -82,15 +82,9 @@ def _fits(has: tuple[str | None, ...], wanted: tuple[str | None, ...]) -> bool:
     return all(want is None or have == want for have, want in zip(has, wanted, strict=True))
 
 
-def _row(row: dict[str, Any], by_bandit: bool) -> dict[str, Any]:
-    row = {**row, "first": _time(row["first"]), "last": _time(row["last"])}
-    if not by_bandit:
-        del row["bandit"]
-    return row
-
-
-def _time(milliseconds: int | None) -> str:
-    return "-" if milliseconds is None else iso(milliseconds)
+def _row(row: dict[str, Any], by_bandit: bool, write: Callable[[int], str]) -> dict[str, Any]:
+    times = {name: None if row[name] is None else write(row[name]) for name in ("first", "last")}
+    return {name: v for name, v in {**row, **times}.items() if by_bandit or name != "bandit"}
 
 
 Origin = Annotated[str, typer.Argument(help="topic/partition/offset of the refused record.")]

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Output", "iso", "progress_bar", "stderr"]
+__all__ = ["Output", "clock", "iso", "progress_bar", "stderr"]
 
 stderr = Console(stderr=True, highlight=False)
 
@@ -91,6 +91,22 @@ def _text(value: object) -> Text:
     if value is None:
         return Text("-")
     return Text(f"{value:,.4g}" if isinstance(value, float) else str(value))
+
+
+def clock(milliseconds: int) -> str:
+    """Write a time for a narrow table: UTC, to the second.
+
+    Parameters
+    ----------
+    milliseconds
+        Since 1970, UTC.
+
+    Examples
+    --------
+    >>> clock(1_700_000_000_123)
+    '2023-11-14 22:13:20'
+    """
+    return f"{datetime.fromtimestamp(milliseconds / 1_000, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def iso(milliseconds: int) -> str:

@@ -103,7 +103,7 @@ class DelayReport:
     def _read_outcomes(self, messages: Sequence[Message]) -> None:
         header = self._wire.header("outcome")
         joined = [m for m in messages if may_be_joined(m.value(), header)]
-        keys = pa.array([(m.key() or b"").decode(errors="replace") for m in joined])
+        keys = pa.array([(m.key() or b"").decode(errors="replace") for m in joined], pa.string())
         other = [joined[row] for row in np.flatnonzero(decision_times(keys) == NO_TIME)]
         batch = columns("outcome", [m.value() for m in other], self._wire)
         table = batch.table

@@ -19,7 +19,7 @@ class Group(NamedTuple):
 
 class _Count:
     def __init__(self) -> None:
-        self.role = "-"
+        self.role: str | None = None
         self.letters = 0
         self.repeats = 0
         self.redriven = 0

@@ -183,6 +183,18 @@ def _read_until(terminal: int, text: str) -> None:
             seen += os.read(terminal, 65_536)
 
 
+def test_delays_of_a_lane_without_a_joined_pair(settings: Settings, call: Call) -> None:
+    """Where no outcome has a reward, all that is known is how many rewards tell nothing."""
+    now = int(time.time() * 1_000)
+    write(settings, "rewards", [reward("order-1", now)])
+    write(settings, "outcomes", [outcome(3, now, now, "order-2"), progress(4, now, 1)])
+    code, out, _ = call("lanes", "delays", "--lane", "default", "--json")
+    [found] = json.loads(out)
+    assert (code, found["rewards"], found["notes"]) == (0, {"ids": 0, "pairs": 0}, [])
+    assert found["unused"] == {"in no outcome, and the decision's id has no time": 1}
+    assert {row["caught_by_pairs"] for row in found["shares"]} == {None}
+
+
 def test_delays_tell_what_a_window_would_have_caught(
     settings: Settings, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
