@@ -198,22 +198,28 @@ def _print(out: Output, document: dict[str, Any]) -> None:
             "have come within",
         )
     for kind in kinds:
-        most = max(bar[kind] for bar in document["histogram"])
-        bars = [
+        bars = _between_the_empty(document["histogram"], kind)
+        most = max(bar[kind] for bar in bars)
+        drawn = [
             {
                 "from": _span(bar["from_s"]),
                 "to": _span(bar["to_s"]),
                 "rewards": bar[kind],
                 "": "█" * -(-_BAR * bar[kind] // most),
             }
-            for bar in document["histogram"]
+            for bar in bars
         ]
-        out.rows(bars, f"delays by {kind}")
+        out.rows(drawn, f"delays by {kind}")
     unused = [{"why": why, "rewards": count} for why, count in document["unused"].items()]
     if unused or not kinds:
         out.rows(unused, f"rewards of lane {lane} that tell no delay")
     for note in document["notes"]:
         out.say(note)
+
+
+def _between_the_empty(bars: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    full = [at for at, bar in enumerate(bars) if bar[kind]]
+    return bars[full[0] : full[-1] + 1]
 
 
 def _duration(ms: int) -> str:

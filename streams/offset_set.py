@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["OffsetSet"]
 
-_RECENT = 65_536
+_RECENT = 16_384
 
 
 class OffsetSet:

@@ -18,6 +18,7 @@ __all__ = ["OnProgress", "Step", "scan", "silent"]
 
 _BATCH = 2_000
 _QUEUE_KBYTES = 16_384
+_QUEUE_MESSAGES = 20_000
 _POLL_S = 0.2
 _STALL_S = 30.0
 
@@ -71,6 +72,7 @@ def scan(
         enable_partition_eof=True,
         auto_offset_reset="earliest",
         queued_max_messages_kbytes=_QUEUE_KBYTES,
+        queued_min_messages=_QUEUE_MESSAGES,
     )
     with broker_errors(f"reading topic {topic!r}"):
         consumer = Consumer(config)
