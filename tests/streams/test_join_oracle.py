@@ -30,7 +30,7 @@ from tests.streams.join_driver import (
 from tests.streams.join_generators import Writer, large_logs, small_logs
 from tests.streams.join_logs import LOGS, Logs
 
-EXAMPLES = int(os.environ.get("JOIN_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("JOIN_EXAMPLES", "100"))
 SEEDS = st.integers(0, 2**32)
 POLLS = st.sampled_from(((1,), (1, 2, 3), (1, 2, 3, 100), (100,)))
 AHEAD = st.sampled_from((READ_AHEAD, READ_AHEAD, 1, 3))
@@ -79,7 +79,7 @@ def test_owners_that_come_and_go_change_no_byte(logs: Logs, schedule: Schedule) 
 @pytest.mark.parametrize("seed", range(max(2, EXAMPLES // 100)))
 def test_hours_at_settings_like_the_defaults_are_the_oracles(seed: int) -> None:
     """Thousands of records, a tick a second: one owner, and several that come and go."""
-    logs = large_logs(random.Random(seed), minutes=(30, 80, 150)[seed % 3])
+    logs = large_logs(random.Random(seed), minutes=(20, 50, 150)[seed % 3])
     polls = ((10, 100), (500,), (5_000,), (2_000,))[seed % 4]
     run(logs, Schedule(seed, polls=polls, looks=0.003), agrees)
     storm = run(logs, Schedule(seed, polls=polls, restarts=0.05), ignore)
