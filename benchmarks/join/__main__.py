@@ -16,7 +16,7 @@ from benchmarks.join.contestants import CONTESTANTS
 from benchmarks.join.stage import Stage, take_turns
 from benchmarks.join.turn import TurnError
 
-WIDTH = 140
+WIDTH = 170
 REBALANCE_DELAY = {"group.initial.rebalance.delay.ms": "3000"}
 """Kafka's default, so that two workers share the partitions before either begins."""
 

@@ -31,6 +31,8 @@ FOLDER = ROOT / "build" / "bench"
 _DOCS = ROOT / "docs"
 _BETWEEN = re.compile(r"(?<=<!-- join: begin -->\n).*?(?=<!-- join: end -->)", re.S)
 
+OURS = "bandstand"
+
 Row = Mapping[str, Any]
 
 
@@ -95,7 +97,9 @@ def table(rows: Sequence[Row]) -> Table:
     for name in _HEADINGS:
         shown.add_column(name, justify="left" if name == _HEADINGS[0] else "right")
     for each in rows:
-        shown.add_row(*_cells(each), style=None if each["right"] in (True, None) else "yellow")
+        shown.add_row(
+            *_cells(each, rows), style=None if each["right"] in (True, None) else "yellow"
+        )
     return shown
 
 
@@ -107,12 +111,13 @@ _HEADINGS = (
     "steady CPU-s/M",
     "RSS MB",
     "longest stall ms",
+    "bandstand / it: rate, CPU",
     "outcomes (joined)",
     "right",
 )
 
 
-def _cells(each: Row) -> list[str]:
+def _cells(each: Row, rows: Sequence[Row]) -> list[str]:
     rate = each["decisions_per_second"]
     return [
         each["name"],
@@ -122,9 +127,26 @@ def _cells(each: Row) -> list[str]:
         f"{each['steady_cpu_seconds_per_million']:.1f}",
         f"{each['rss_mb']:.0f}",
         f"{each['longest_stall_ms']:.0f}",
-        f"{each['outcomes']:,} ({each['joined']:,})",
+        _against(each, rows),
+        "-" if each["right"] is None else f"{each['outcomes']:,} ({each['joined']:,})",
         _verdict(each),
     ]
+
+
+def _against(each: Row, rows: Sequence[Row]) -> str:
+    """Compare with one worker of ours: ratios within each round, then their median."""
+    ours = next((row["runs"] for row in rows if row["name"] == OURS), None)
+    if ours is None or each["name"] == OURS:
+        return ""
+    rate, cpu = (
+        _median([a[figure] / b[figure] for a, b in zip(ours, each["runs"], strict=True)])
+        for figure in ("decisions_per_second", "steady_cpu_s_per_million")
+    )
+    return f"{_times(rate)}, {_times(cpu)}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.2g}x"
 
 
 def _thousands(number: float) -> str:
@@ -151,32 +173,24 @@ def write(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> Path:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw decisions a second, from least to most, and CPU seconds, each on a log scale."""
+    """Draw decisions a second and CPU seconds of each contestant, on log scales."""
     from matplotlib.figure import Figure
 
-    names = [each["name"] for each in rows]
-    figure = Figure(figsize=(10, 0.5 * len(rows) + 1.5), layout="constrained")
+    figure = Figure(figsize=(10, 0.4 * len(rows) + 1.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    medians = [each["decisions_per_second"]["median"] for each in rows]
-    left.barh(names, medians, color=[_colour(name) for name in names])
-    ranges = [
-        [m - each["decisions_per_second"]["min"] for m, each in zip(medians, rows, strict=True)],
-        [each["decisions_per_second"]["max"] - m for m, each in zip(medians, rows, strict=True)],
-    ]
-    left.errorbar(medians, names, xerr=ranges, fmt="none", ecolor="black", capsize=3)
+    for each in rows:
+        colour = "tab:orange" if each["name"].startswith(OURS) else "tab:blue"
+        rate = each["decisions_per_second"]
+        ends = [[rate["median"] - rate["min"]], [rate["max"] - rate["median"]]]
+        left.errorbar([rate["median"]], [each["name"]], xerr=ends, fmt="o", color=colour, capsize=3)
+        right.plot([each["steady_cpu_seconds_per_million"]], [each["name"]], "o", color=colour)
     left.set_xlabel("decisions a second, steady part; higher is better")
-    cpu = [each["steady_cpu_seconds_per_million"] for each in rows]
-    right.barh(names, cpu, color=[_colour(name) for name in names])
     right.set_xlabel("CPU seconds a million decisions, steady part; lower is better")
     for axes in (left, right):
         axes.set_xscale("log")
-        axes.grid(axis="x", alpha=0.3)
+        axes.grid(alpha=0.3)
     left.invert_yaxis()
     figure.savefig(path, dpi=110)
-
-
-def _colour(name: str) -> str:
-    return "tab:orange" if name.startswith("bandstand") else "tab:blue"
 
 
 def _page(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
@@ -195,7 +209,7 @@ def _page(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
         "",
         "| " + " | ".join(("contestant", *_HEADINGS[1:])) + " |",
         "|---|" + "---:|" * (len(_HEADINGS) - 2) + "---|",
-        *("| " + " | ".join(_cells(each)) + " |" for each in rows),
+        *("| " + " | ".join(_cells(each, rows)) + " |" for each in rows),
         "",
         *(f"- **{each['name']}**: {each['semantics']}" for each in rows),
         "",
