@@ -49,15 +49,10 @@ def main(
 
         with Kafka(folder, properties=REBALANCE_DELAY, heap_mb=1024, on_progress=tell) as kafka:
             stage = Stage(kafka.bootstrap_servers, "bench.", results.FOLDER / "join")
-            for done, runs in enumerate(
-                take_turns(stage, wanted, decisions, rounds, before, failed), 1
-            ):
-                rows = [
-                    results.row(c, c.part_of(decisions), runs[c.name])
-                    for c in wanted
-                    if c.name in runs
-                ]
-                path = results.write(results.FOLDER, rows, results.facts(decisions, done))
+            for runs in take_turns(stage, wanted, decisions, rounds, before, failed):
+                ran = [c for c in wanted if runs.get(c.name)]
+                rows = [results.row(c, c.part_of(decisions), runs[c.name]) for c in ran]
+                path = results.write(results.FOLDER, rows, results.facts(decisions))
         tell(Progress("turns", turns, turns))
     console.print(results.table(rows))
     for row in rows:

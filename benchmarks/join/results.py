@@ -70,12 +70,11 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"min": min(values), "median": _median(values), "max": max(values)}
 
 
-def facts(decisions: int, rounds: int) -> dict[str, Any]:
+def facts(decisions: int) -> dict[str, Any]:
     """Say what was measured, where and when."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "decisions": decisions,
-        "rounds": rounds,
         "partitions": PARTITIONS,
         "decisions_per_second_of_event_time": PER_SECOND,
         "decisions_a_reward": REWARD_EVERY,
@@ -139,7 +138,7 @@ def _against(each: Row, rows: Sequence[Row]) -> str:
     if ours is None or each["name"] == OURS:
         return ""
     rate, cpu = (
-        _median([a[figure] / b[figure] for a, b in zip(ours, each["runs"], strict=True)])
+        _median([a[figure] / b[figure] for a, b in zip(ours, each["runs"], strict=False)])
         for figure in ("decisions_per_second", "steady_cpu_s_per_million")
     )
     return f"{_times(rate)}, {_times(cpu)}"
@@ -196,10 +195,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def _page(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """Give the part of docs/benchmarks.md that holds figures."""
     where, names = about["machine"], about["versions"]
+    rounds, load = min(len(each["runs"]) for each in rows), where["load_1_5_15_minutes"][2]
     where_and_when = (
-        f"{about['rounds']} runs of each on {about['date']}, {about['decisions']:,} decisions: "
-        f"{where['processor']}, {where['cores']} cores shared by broker and contestant, load "
-        f"{where['load_1_5_15_minutes'][2]:.1f} over the last 15 minutes of it, Python "
+        f"{rounds} run{'s' * (rounds > 1)} of each on {about['date']}, "
+        f"{about['decisions']:,} decisions: {where['processor']}, {where['cores']} cores "
+        f"shared by broker and contestant, load {load:.1f} over the last 15 minutes of it, Python "
         f"{where['python']}, Kafka and Kafka Streams {names['kafka-streams']}, Flink "
         f"{names['flink']}, Quix Streams {names['quixstreams']}, Faust {names['faust-streaming']}, "
         f"confluent-kafka {names['confluent-kafka']}."

@@ -149,7 +149,7 @@ def take_turns(
     before: Callable[[str], None],
     failed: Callable[[str, TurnError], None],
 ) -> Iterator[dict[str, list[Run]]]:
-    """Let all contestants run, one after the other; after each round give all runs so far.
+    """Let all contestants run, one after the other; after each turn give all runs so far.
 
     Parameters
     ----------
@@ -175,4 +175,4 @@ def take_turns(
             except TurnError as error:
                 failed(contestant.name, error)
                 del runs[contestant.name]
-        yield runs
+            yield runs

@@ -28,7 +28,7 @@ def smoke(
 ) -> tuple[list[results.Row], dict[str, str]]:
     """Let contestants run once, in a small size; give the rows, and who failed."""
     failures: dict[str, str] = {}
-    (runs,) = take_turns(
+    *_, runs = take_turns(
         Stage(kafka.bootstrap_servers, prefix, folder),
         contestants,
         DECISIONS,
@@ -57,7 +57,7 @@ def test_bandstand_and_the_floor_run(
         assert each["cpu_seconds_per_million"] > 0
         assert each["rss_mb"] > 10
     assert results.table(rows).row_count == len(SMOKED)
-    path = results.write(tmp_path / "build", rows, results.facts(DECISIONS, 1))
+    path = results.write(tmp_path / "build", rows, results.facts(DECISIONS))
     assert [each["name"] for each in json.loads(path.read_text())] == list(SMOKED)
     assert path.with_suffix(".png").stat().st_size > 10_000
 

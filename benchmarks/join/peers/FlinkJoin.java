@@ -169,10 +169,8 @@ public final class FlinkJoin {
         public void processElement2(
                 Tuple2<String, byte[]> event, Context context, Collector<Tuple2<String, byte[]>> out)
                 throws Exception {
-            if (context.timerService().currentWatermark() < context.timestamp() + grace) {
-                rewards.add(Tuple2.of(context.timestamp(), event.f1));
-                context.timerService().registerEventTimeTimer(context.timestamp() + window + grace);
-            }
+            rewards.add(Tuple2.of(context.timestamp(), event.f1));
+            context.timerService().registerEventTimeTimer(context.timestamp() + window + grace);
         }
 
         @Override
