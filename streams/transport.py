@@ -24,6 +24,7 @@ from bandstand.streams.log_reader import Found
 __all__ = ["Batch", "BatchTransport", "Read"]
 
 _PAUSE_S = 0.02
+_IDLE_PAUSE_S = 0.05
 
 Read = Callable[[], Found]
 """Gives the next records of each log that should be read on now; never waits."""
@@ -111,7 +112,7 @@ class _Consumer(driver.Consumer):
             if self.flow_active and not batch.taken.is_set():
                 await self.wait_first(batch.taken.wait(), self.suspend_flow.wait())
         if found.few:
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(_PAUSE_S if batches else _IDLE_PAUSE_S)
 
     def _read_or_die(self) -> Found:
         transport: BatchTransport = self.transport
