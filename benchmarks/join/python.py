@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bandstand.streams.join_types import Rules
 from benchmarks.join.place import Place
 from benchmarks.join.turn import Command, TurnError
-from benchmarks.join.workload import LANE, PARTITIONS, RULES
+from benchmarks.join.workload import PARTITIONS, RULES, lane
 
 __all__ = ["PEERS", "bandstand", "faust", "quix", "read_only"]
 
@@ -22,8 +23,8 @@ PEERS = Path(__file__).parent / "peers"
 _ENVIRONMENTS = Path(__file__).resolve().parents[2] / "build" / "bench"
 
 
-def bandstand(workers: int) -> Callable[[Place], Sequence[Command]]:
-    """Give the commands of some workers of the join."""
+def bandstand(workers: int, rules: Rules = RULES) -> Callable[[Place], Sequence[Command]]:
+    """Give the commands of some workers of the join, for a lane with these rules."""
 
     def commands(place: Place) -> Sequence[Command]:
         settings = place.folder / "bandstand.toml"
@@ -33,7 +34,7 @@ def bandstand(workers: int) -> Callable[[Place], Sequence[Command]]:
             "BANDSTAND_KAFKA__BOOTSTRAP_SERVERS": place.servers,
             "BANDSTAND_TOPICS__PREFIX": place.prefix,
             "BANDSTAND_JOIN__GROUP": f"{place.prefix}join",
-            **{f"BANDSTAND_LANES__DEFAULT__{name.upper()}": v for name, v in LANE.items()},
+            **{f"BANDSTAND_LANES__DEFAULT__{name.upper()}": v for name, v in lane(rules).items()},
         }
         return [Command([sys.executable, "-m", "bandstand", "join"], environment)] * workers
 

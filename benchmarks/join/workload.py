@@ -31,6 +31,7 @@ __all__ = [
     "Event",
     "Topics",
     "Workload",
+    "lane",
     "load",
     "send",
 ]
@@ -43,11 +44,15 @@ REWARD_EVERY: Final = 20
 RULES: Final = Rules(
     window_ms=10_000, grace_ms=2_000, lateness_ms=3_600_000, backward_ms=0, skew_ms=60_000
 )
-LANE: Final = {
-    "partitions": str(PARTITIONS),
-    **{name.removesuffix("_ms"): f"{ms}ms" for name, ms in RULES._asdict().items()},
-}
-"""The same as settings of a lane."""
+
+
+def lane(rules: Rules) -> dict[str, str]:
+    """Give rules as the settings of a lane."""
+    spans = {name.removesuffix("_ms"): f"{ms}ms" for name, ms in rules._asdict().items()}
+    return {"partitions": str(PARTITIONS), **spans}
+
+
+LANE: Final = lane(RULES)
 CLOSING: Final = b"closing-"
 """How the ids begin of what is sent only to move the time of joins that know no other clock."""
 
@@ -82,13 +87,34 @@ class Workload:
         How many decisions, at least 1.
     now
         The broker's time, milliseconds since 1970; the last tick lies a minute before it.
+    rules
+        The lane's.
+    per_second
+        Decisions in a second of event time, both partitions together.
+    tick_gap_ms
+        From when to when, after the first decision, no tick was written.
+    closed
+        Whether the ticks go on until the last window has closed; otherwise both logs end with the
+        last decision.
     """
 
-    def __init__(self, count: int, now: int) -> None:
+    def __init__(
+        self,
+        count: int,
+        now: int,
+        *,
+        rules: Rules = RULES,
+        per_second: int = PER_SECOND,
+        tick_gap_ms: tuple[int, int] = (0, 0),
+        closed: bool = True,
+    ) -> None:
         self.count = count
+        self.rules = rules
         self.joined = -(-count // REWARD_EVERY)
-        length = count * 1000 // PER_SECOND
-        self._closed = length + RULES.window_ms + RULES.grace_ms
+        self._per_second = per_second
+        self._tick_gap_ms = tick_gap_ms
+        length = count * 1000 // per_second
+        self._closed = length + (rules.window_ms + rules.grace_ms if closed else 0)
         self._start = now - now % 1000 - self._closed - 63_000
         self._shapes = list(_shapes(Random(3)))
         self._closings = 0
@@ -107,12 +133,16 @@ class Workload:
     def rewards(self) -> Iterator[Event]:
         """Give the rewards by time, each within its decision's window."""
         numbers = range(0, self.count, REWARD_EVERY)
-        due = [(self._ts(n) + _noise(n) % RULES.window_ms, self.key(n)) for n in numbers]
-        return (_reward(ts, key) for ts, key in sorted(due))
+        due = [(self._ts(n) + _noise(n) % self.rules.window_ms, self.key(n)) for n in numbers]
+        end = self._start + self._closed
+        return (_reward(ts, key) for ts, key in sorted(due) if ts <= end)
 
     def ticks(self) -> Iterator[Event]:
         """Give the ticks of both partitions of a log, until the last window has closed."""
+        first, last = self._tick_gap_ms
         for ms in range(0, self._closed + 3_000, 1000):
+            if first < ms < last:
+                continue
             for partition in range(PARTITIONS):
                 yield Event(self._start + ms, TICK_KEY, None, partition)
 
@@ -124,8 +154,13 @@ class Workload:
         decisions = [self._decision(ts, key, 0)._replace(partition=p) for p, key in enumerate(keys)]
         return decisions, [_reward(ts, key)._replace(partition=p) for p, key in enumerate(keys)]
 
+    @property
+    def end(self) -> int:
+        """Time of the last tick, milliseconds since 1970."""
+        return self._start + (self._closed + 2_999) // 1_000 * 1_000
+
     def _ts(self, number: int) -> int:
-        return self._start + number * 1000 // PER_SECOND
+        return self._start + number * 1000 // self._per_second
 
     def _decision(self, ts: int, key: bytes, number: int) -> Event:
         head, between, rest = self._shapes[number % _SHAPES]
@@ -165,15 +200,16 @@ def load(settings: Settings, topics: Topics, workload: Workload, *, ticks: bool)
         (topics.decisions, workload.decisions()),
         (topics.rewards, workload.rewards()),
     ):
-        send(settings, topic, _by_time(workload.ticks(), events) if ticks else events)
+        found = _by_time(workload.ticks(), events) if ticks else events
+        send(settings, topic, found, workload.rules)
 
 
 def _by_time(ticks: Iterable[Event], events: Iterable[Event]) -> Iterator[Event]:
     return heapq.merge(ticks, events, key=lambda event: event.ts)
 
 
-def send(settings: Settings, topic: str, events: Iterable[Event]) -> None:
-    """Write events to a topic, and return when the broker has them."""
+def send(settings: Settings, topic: str, events: Iterable[Event], rules: Rules = RULES) -> None:
+    """Write events to a topic, ticks with these rules, and return when the broker has them."""
     lost: list[object] = []
     producer = Producer(
         {
@@ -184,7 +220,7 @@ def send(settings: Settings, topic: str, events: Iterable[Event]) -> None:
             "delivery.report.only.error": True,
         }
     )
-    tick: list[tuple[str, str | bytes | None]] = [(TICK_HEADER, RULES.to_header())]
+    tick: list[tuple[str, str | bytes | None]] = [(TICK_HEADER, rules.to_header())]
     for ts, key, value, partition in events:
         while True:
             try:

@@ -1,0 +1,229 @@
+"""``python -m benchmarks.join.memory``: what the join keeps in memory, and how soon it is back.
+
+Two questions. How large does a worker become while it catches up with millions of decisions, and
+what if ticks are missing in between? And how large is it, and how long does it take until it is
+ready after a restart, when the attribution window is a minute, an hour, a day, a week?
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bandstand.local import Kafka
+from bandstand.output import stderr
+from bandstand.schemas.topics import TopicNames
+from bandstand.settings import Settings
+from bandstand.streams import topics
+from bandstand.streams.join_types import Rules
+from benchmarks.join.place import Place
+from benchmarks.join.process_tree import cost
+from benchmarks.join.python import bandstand
+from benchmarks.join.turn import committed, running, watch
+from benchmarks.join.workload import PARTITIONS, REWARD_EVERY, Topics, Workload, lane, load
+from benchmarks.report import machine
+
+FOLDER = Path(__file__).resolve().parents[2] / "build" / "bench"
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+_DOCS = FOLDER.parents[1] / "docs" / "benchmarks.md"
+_BETWEEN = re.compile(r"(?<=<!-- join memory: begin -->\n).*?(?=<!-- join memory: end -->)", re.S)
+_WITHIN_S = 300.0
+
+
+class CatchUp(NamedTuple):
+    """A backlog, with ticks through it but for a gap."""
+
+    name: str
+    decisions: int
+    lateness_ms: int
+    gap_ms: tuple[int, int] = (0, 0)
+
+    @property
+    def rules(self) -> Rules:
+        """Its lane's rules."""
+        return Rules(10_000, 2_000, self.lateness_ms, 0, 60_000)
+
+
+def backlogs(million: int) -> list[CatchUp]:
+    """Give the backlogs; `million` is a smaller number where only the way is tried."""
+    half_an_hour = 1_800_000 * million // 1_000_000
+    return [
+        *(CatchUp(f"{n} M", n * million, MINUTE) for n in (1, 3, 10)),
+        CatchUp("10 M, half an hour without ticks", 10 * million, MINUTE, (20_000, half_an_hour)),
+        CatchUp("10 M, an hour's lateness", 10 * million, HOUR),
+    ]
+
+
+class Stage:
+    """A broker, and lanes on it one after the other."""
+
+    def __init__(self, servers: str, folder: Path) -> None:
+        self._servers = servers
+        self._folder = folder
+        self._lanes = 0
+
+    @contextmanager
+    def filled(self, workload: Workload) -> Iterator[tuple[Settings, Place]]:
+        """Give a lane that holds a workload."""
+        self._lanes += 1
+        prefix = f"memory{self._lanes}."
+        settings = Settings.model_validate(
+            {
+                "kafka": {"bootstrap_servers": self._servers},
+                "topics": {"prefix": prefix, "retention": "60d"},
+                "lanes": {"default": lane(workload.rules)},
+            }
+        )
+        topics.create(settings)
+        logs = Topics(*TopicNames(prefix).lane("default"))
+        load(settings, logs, workload, ticks=True)
+        folder = self._folder / str(self._lanes)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield settings, Place(self._servers, prefix, logs, folder)
+
+
+def catch_up(stage: Stage, case: CatchUp) -> dict[str, Any]:
+    """Let one worker catch up, and measure how large it was."""
+    now = round(time.time() * 1_000)
+    workload = Workload(case.decisions, now, rules=case.rules, tick_gap_ms=case.gap_ms)
+    with stage.filled(workload) as (settings, place):
+        samples = watch(
+            bandstand(1, case.rules)(place),
+            place.folder,
+            committed(settings, place.topics.outcomes),
+            case.decisions,
+            lambda: None,
+        )
+    last = samples[-1]
+    return {
+        "backlog": case.name,
+        "decisions": case.decisions,
+        "outcomes": last.outcomes,
+        "seconds": last.at,
+        "peak_mb": last.cost.peak_mb,
+    }
+
+
+def come_back(stage: Stage, window: str, window_ms: int, per_second: int) -> dict[str, Any]:
+    """Let one worker begin in the middle of a window, stop it, and see how soon it is back."""
+    rules = Rules(window_ms, 2_000, MINUTE, 0, 60_000)
+    decisions = (window_ms + 10 * MINUTE) // 1_000 * per_second
+    now = round(time.time() * 1_000)
+    workload = Workload(decisions, now, rules=rules, per_second=per_second, closed=False)
+    with stage.filled(workload) as (_, place):
+        _until_ready(place, workload)
+        seconds, megabytes, rewards = _until_ready(place, workload)
+    return {
+        "window": window,
+        "rewards_in_memory": rewards,
+        "seconds_until_ready": seconds,
+        "peak_mb": megabytes,
+    }
+
+
+def _until_ready(place: Place, workload: Workload) -> tuple[float, float, int]:
+    """Run a worker until its reward cursors have read all; give seconds, MB and rewards kept."""
+    began = time.monotonic()
+    with running(bandstand(1, workload.rules)(place), place.folder) as [process]:
+        while True:
+            marks = _metric(place, "bandstand_join_watermark_seconds", 'log="rewards"')
+            if len(marks) == PARTITIONS and min(marks) >= workload.end / 1_000:
+                break
+            assert process.poll() is None, (place.folder / "0.log").read_text()
+            assert time.monotonic() - began < _WITHIN_S, marks
+            time.sleep(0.02)
+        seconds = time.monotonic() - began
+        rewards = sum(_metric(place, "bandstand_join_index_rewards", ""))
+        return seconds, cost([process.pid]).peak_mb, round(rewards)
+
+
+def _metric(place: Place, name: str, label: str) -> list[float]:
+    """Ask the worker for a metric of all its partitions; nothing while it isn't up."""
+    found = re.search(r"http://[0-9.]+:[0-9]+", (place.folder / "0.log").read_text())
+    if found is None:
+        return []
+    with urllib.request.urlopen(f"{found[0]}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return [float(line.split()[-1]) for line in lines if line.startswith(name) and label in line]
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="left" if name in _NAMES else "right")
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    return table
+
+
+_NAMES = ("backlog", "window")
+
+
+def _shown(value: object) -> str:
+    return (
+        f"{value:,.1f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    names = list(rows[0])
+    lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |"]
+    lines.append("|" + "|".join("---" if name in _NAMES else "---:" for name in names) + "|")
+    lines += ["| " + " | ".join(map(_shown, row.values())) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def main(
+    million: Annotated[
+        int, typer.Option(min=1_000, help="What stands for a million decisions.")
+    ] = 1_000_000,
+    per_second: Annotated[
+        int, typer.Option(min=1, help="Decisions a second, where windows are compared.")
+    ] = 5,
+    docs: Annotated[bool, typer.Option(help="Write the tables into docs/benchmarks.md.")] = False,
+) -> None:
+    """Measure the join's memory; write build/bench/join-memory.json."""
+    windows = {"1 minute": MINUTE, "1 hour": HOUR, "1 day": DAY, "7 days": 7 * DAY}
+    with (
+        tempfile.TemporaryDirectory(prefix="bandstand-memory-") as folder,
+        Kafka(Path(folder) / "kafka", heap_mb=1024) as kafka,
+    ):
+        stage = Stage(kafka.bootstrap_servers, Path(folder))
+        behind = [_told(case.name, catch_up, stage, case) for case in backlogs(million)]
+        back = [
+            _told(name, come_back, stage, name, span, per_second) for name, span in windows.items()
+        ]
+    console = Console(highlight=False, width=120)
+    console.print(_table("one worker catches up", behind))
+    console.print(_table(f"one worker is back, {per_second / REWARD_EVERY:g} rewards/s", back))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    facts = {"machine": machine(), "rewards_per_second": per_second / REWARD_EVERY}
+    found = {"facts": facts, "catch_up": behind, "windows": back}
+    (FOLDER / "join-memory.json").write_text(json.dumps(found, indent=2) + "\n")
+    if docs:
+        text = f"{_markdown(behind)}\n\n{_markdown(back)}\n"
+        _DOCS.write_text(_BETWEEN.sub(lambda _: text, _DOCS.read_text()))
+
+
+def _told(name: str, measure: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    stderr.print(name, style="dim")
+    return measure(*given)
+
+
+if __name__ == "__main__":
+    typer.run(main)
