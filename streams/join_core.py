@@ -12,7 +12,6 @@ import math
 import sys
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from operator import add
 from typing import cast
 
 import numpy as np
@@ -23,6 +22,7 @@ from bandstand.schemas.wire import Wire
 from bandstand.streams import splice
 from bandstand.streams.decision_table import DecisionTable, Prints
 from bandstand.streams.due_queue import Decisions, DueQueue, Line
+from bandstand.streams.emitter import Emitter
 from bandstand.streams.event_checks import wrong_clock
 from bandstand.streams.join_types import (
     Emission,
@@ -78,10 +78,9 @@ class JoinCore:
         reward_start: int,
     ) -> None:
         self._rules = rules
+        self._lateness_ms = rules.lateness_ms
+        self._awaited_ms = rules.lateness_ms + rules.backward_ms
         self._sifter = Sifter(rules, wire)
-        self._header = wire.header("outcome")
-        self._decision_header = len(wire.header("decision"))
-        self._max_outcome_bytes = max_outcome_bytes
         self._done_before = -1 if tail is None else tail.source_offset
         self._before_done = None if tail is None else tail.before
         self.next_decision = decision_start
@@ -100,6 +99,7 @@ class JoinCore:
         self._index = RewardIndex(
             rules.lateness_ms, rules.backward_ms, self._table, self._before_done
         )
+        self._emitter = Emitter(wire, max_outcome_bytes, self._index)
         self._output = _empty_output()
 
     @property
@@ -272,11 +272,20 @@ class JoinCore:
             return decisions
         good = [row for row, ts in enumerate(times) if least <= ts <= latest]
         for row in sorted(set(range(len(times))).difference(good)):
-            record = Record(
-                decisions.offsets[row], times[row], decisions.keys[row], decisions.values[row], ()
-            )
-            self._refuse("decisions", record, wrong_clock(times[row], earliest, latest))
+            offset, ts = decisions.offsets[row], times[row]
+            if not self._settled_before(offset, ts):
+                record = Record(offset, ts, decisions.keys[row], decisions.values[row], ())
+                self._refuse("decisions", record, wrong_clock(ts, earliest, latest))
         return decisions.pick(good)
+
+    def _settled_before(self, offset: int, ts: int) -> bool:
+        """Tell whether an owner before knows better what became of a decision.
+
+        Where the clock stepped back, ticks before our start may have allowed what ours don't. So
+        old a decision means nothing to those that we give outcomes.
+        """
+        done = self._before_done
+        return offset <= self._done_before and done is not None and ts < done - self._lateness_ms
 
     def _repeats(
         self, decisions: Decisions, known: Flags, first: int, earliest: int | None
@@ -316,7 +325,7 @@ class JoinCore:
         admitted = [reward for reward, _ in self._arrived if reward.ts <= latest]
         if len(admitted) < len(self._arrived):
             for reward, value in self._arrived:
-                if reward.ts > latest:
+                if reward.ts > latest and not self._was_settled(reward.ts):
                     record = Record(reward.offset, reward.ts, reward.decision_id, value, ())
                     self._refuse("rewards", record, wrong_clock(reward.ts, None, latest))
         self._arrived.clear()
@@ -325,62 +334,21 @@ class JoinCore:
         self.last_tick["rewards"] = tick.time, tick.offset
         self.reward_watermark = after
 
+    def _was_settled(self, ts: int) -> bool:
+        """Tell the same of a reward; see `_settled_before`."""
+        done = self._before_done
+        return self._counted_before and done is not None and ts < done - self._awaited_ms
+
     def _emit(self) -> None:
         for line, start, end in self._due.leaving(self.reward_watermark):
             silent = bisect_right(line.decisions.offsets, self._done_before, start, end)
-            self._pass_silently(line, start, silent)
-            self._emit_rows(line, silent, end)
+            self._emitter.pass_by(line, start, silent)
+            self._emitter.emit(line, silent, end, self._output)
             self._index.passed = int(line.numbers[end - 1]) + 1
         head = self._due.head
         stands = self.watermark if head is None else head.before
         if stands is not None:
             self._index.forget(stands, self._output.rewards)
-
-    def _pass_silently(self, line: Line, start: int, end: int) -> None:
-        """Judge rewards by decisions whose outcomes are there from an owner before."""
-        for row in self._index.awaiting(line.decisions.keys[start:end]):
-            self._index.take(*line.judged(start + row), None)
-
-    def _emit_rows(self, line: Line, start: int, end: int) -> None:
-        if start == end:
-            return
-        rows, header, skip = line.decisions.cut(start, end), self._header, self._decision_header
-        values = splice.defaulted(rows.offsets, line.rules, rows.frames, skip, header)
-        joined = set()
-        for row in self._index.awaiting(rows.keys):
-            rewards = self._index.take(*line.judged(start + row), self._output.rewards)
-            if rewards:
-                joined.add(row)
-                self._output.delays.extend([reward.ts - rows.times[row] for reward in rewards])
-                decision = rows.frames[row][skip:]
-                values[row] = splice.joined(
-                    rows.offsets[row], line.rules, rewards, decision, header
-                )
-        oversize = self._too_large(rows.keys, values)
-        for row in oversize:
-            values[row] = splice.oversize(rows.offsets[row], line.rules, header)
-        self._count(len(values), joined, oversize)
-        emissions = self._output.emissions
-        emissions.keys.extend(rows.keys)
-        emissions.timestamps.extend(rows.times)
-        emissions.values.extend(values)
-
-    def _too_large(self, keys: list[bytes], values: list[bytes]) -> set[int]:
-        limit = self._max_outcome_bytes
-        if max(map(len, keys)) + max(map(len, values)) <= limit:
-            return set()
-        sizes = map(add, map(len, keys), map(len, values))
-        return {row for row, size in enumerate(sizes) if size > limit}
-
-    def _count(self, count: int, joined: set[int], oversize: set[int]) -> None:
-        counts = self._output.decisions
-        for state, many in (
-            ("oversize", len(oversize)),
-            ("joined", len(joined - oversize)),
-            ("defaulted", count - len(joined | oversize)),
-        ):
-            if many:
-                counts[state] += many
 
     def _refuse_before(self, offset: int, log: Log, bad: deque[Bad]) -> None:
         while bad and bad[0].record.offset < offset:

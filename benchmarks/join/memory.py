@@ -140,7 +140,7 @@ def _until_ready(place: Place, workload: Workload) -> tuple[float, float, int]:
             marks = _metric(place, "bandstand_join_watermark_seconds", 'log="rewards"')
             if len(marks) == PARTITIONS and min(marks) >= workload.end / 1_000:
                 break
-            assert process.poll() is None, (place.folder / "0.log").read_text()
+            assert process.alive, (place.folder / "0.log").read_text()
             assert time.monotonic() - began < _WITHIN_S, marks
             time.sleep(0.02)
         seconds = time.monotonic() - began

@@ -423,11 +423,6 @@ def test_a_repeat_of_a_decision_from_before_a_restart() -> None:
     assert second.decisions == {"duplicate": 1}
 
 
-@pytest.mark.xfail(
-    reason="the largest tick before the offset at which a new owner starts is lost: where the "
-    "clock stepped back by more than skew, valid decisions are refused, though silently done with",
-    strict=True,
-)
 def test_a_restart_refuses_nothing_that_was_valid() -> None:
     """A decision that has its outcome never gets a dead letter from the next owner."""
     story = Story().ticks(5_000)
