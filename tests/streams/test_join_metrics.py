@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bandstand.schemas.topics import TICK_KEY
 from bandstand.streams.join_core import JoinCore
 from bandstand.streams.join_metrics import JoinCollector, RewardDelays
-from bandstand.streams.join_types import TICK_HEADER, Record, Records, Rules
+from bandstand.streams.join_types import TICK_HEADER, Record, Records, Rules, Tail
 from bandstand.streams.lanes import OwnPartition
 from bandstand.streams.tail import LogEnds
 from bandstand.streams.ticker import TickState
@@ -174,6 +174,29 @@ def test_the_lag_counts_what_isnt_read_yet() -> None:
         for unit in ("records", "seconds")
     ]
     assert lag == [498, 75]
+
+
+def test_what_an_owner_before_has_refused_is_not_counted_again() -> None:
+    """Decisions up to the tail were counted by whoever wrote it; those behind it were not."""
+    rules = Rules(60_000, 0, 1_000, 0, 10_000)
+    core = JoinCore(
+        rules,
+        WIRE,
+        max_outcome_bytes=1_000,
+        tail=Tail(1, 10_000),
+        decision_start=0,
+        reward_start=0,
+    )
+    bad = [Record(at, 10_000, b"d", b"{}", ()) for at in (1, 2)]
+    tick = [(TICK_HEADER, rules.to_header())]
+    records = [
+        Record(0, 10_000, TICK_KEY, None, tick),
+        *bad,
+        Record(3, 11_000, TICK_KEY, None, tick),
+    ]
+    output = core.push_decisions(Records.of(records))
+    assert [(one.record.offset, one.again) for one in output.refusals] == [(1, True), (2, False)]
+    assert output.decisions["invalid"] == 1
 
 
 def test_delays_fall_into_the_buckets_of_prometheus() -> None:
