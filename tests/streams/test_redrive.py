@@ -130,10 +130,10 @@ def test_a_batch_that_broke_off_is_finished_once(
 
 def test_killed_at_any_moment_each_record_is_published_once(settings: Settings) -> None:
     """SIGKILL at random moments, and again: at the end each record is there once."""
-    count, random = 600, Random(7)
+    count, random = 400, Random(7)
     given_letters(settings, count)
     kills = 0
-    for _ in range(3):
+    for _ in range(2):
         command = [sys.executable, "-c", RUN, settings.model_dump_json()]
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout is not None
@@ -146,7 +146,7 @@ def test_killed_at_any_moment_each_record_is_published_once(settings: Settings) 
             process.wait()
             kills += 1
     result, _ = run(settings)
-    assert kills >= 2
+    assert kills >= 1
     assert result.published + result.before == count
     assert published(settings) == {f"d{i}": 1 for i in range(count)}
 
