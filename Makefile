@@ -24,7 +24,7 @@ test: $(READY)  ## Run all tests, on real local servers
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 faults: $(READY)  ## Run the long fault tests of the join, too (a quarter of an hour)
-	LONG_FAULTS=1 $(BIN)/python -m pytest tests/streams/test_outages.py tests/streams/test_join_cluster.py tests/streams/test_join_faults.py
+	LONG_FAULTS=1 $(BIN)/python -m pytest tests/streams/test_outages.py tests/streams/test_join_cluster.py tests/streams/test_join_faults.py tests/streams/test_takeover.py
 
 lint: $(READY)  ## Check format, lint and types
 	$(BIN)/ruff format --check .

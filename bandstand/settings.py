@@ -196,6 +196,7 @@ class JoinSettings(_Section):
     brake: Duration = timedelta(seconds=5)
     brake_release: Duration = timedelta(minutes=10)
     progress: PositiveDuration = timedelta(minutes=1)
+    accept_deleted: bool = False
 
 
 class LearnSettings(_Section):

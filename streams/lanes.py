@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from bandstand.durations import milliseconds
-from bandstand.errors import BandstandError, BrokerError, LogGapError, StateError
+from bandstand.errors import BandstandError, BrokerError, StateError
 from bandstand.logs import get_logger
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import wire_from
@@ -35,12 +35,11 @@ from bandstand.streams.join_types import (
     Output,
     Records,
     Rules,
-    Tail,
     parse_tail,
-    resume_times,
 )
 from bandstand.streams.leaders import Place
 from bandstand.streams.outcomes import GaplessProducer
+from bandstand.streams.starts import Starts, broker_time
 from bandstand.streams.tail import LogEnds
 from bandstand.streams.ticker import BrokerClock, Ticker
 from bandstand.web import Health
@@ -48,7 +47,6 @@ from bandstand.web import Health
 __all__ = ["Lanes", "OwnPartition"]
 
 _log = get_logger(__name__)
-_CLOCK_S = 2.0
 _RETRY_S = 0.5
 _MOST_LETTERS_UNDER_WAY = 1_000
 _LETTERS_WAIT_S = 5.0
@@ -159,6 +157,7 @@ class Lanes:
         self._clock = BrokerClock(settings)
         self._ticker = Ticker(settings, self._clock, lost=self.lost, die=self._die)
         self._ends = LogEnds(settings)
+        self._starts = Starts(settings, self._ends, self._clock)
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="opener")
         self._ticker.start()
         self._started = True
@@ -340,17 +339,8 @@ class Lanes:
         began = time.monotonic()
         last = self._ends.tail(topics["outcomes"], partition)
         tail = None if last is None else parse_tail(last, self._wire)
-        times = (None, None) if tail is None else resume_times(tail, rules) or (None, None)
-        starts = [
-            self._start_offset(topics[log], partition, at)
-            for log, at in zip(_LOGS, times, strict=True)
-        ]
-        if tail is not None and starts[0] > tail.source_offset + 1:
-            # What comes next may be older than what the index was asked for: never pass it over.
-            first = self._ends.bounds(topics["decisions"], partition)[0]
-            if first > tail.source_offset + 1:
-                raise LogGapError(_deleted(topics, partition, tail, first))
-            starts[0] = tail.source_offset + 1
+        decisions, rewards = (Place(topics[log], partition) for log in _LOGS)
+        starts = self._starts.find(decisions, rewards, tail, rules)
         core = JoinCore(
             rules,
             self._wire,
@@ -370,16 +360,8 @@ class Lanes:
             seconds=round(time.monotonic() - began, 3),
         )
 
-    def _start_offset(self, topic: str, partition: int, timestamp: int | None) -> int:
-        found = None
-        if timestamp is not None:
-            found = self._ends.offset_at(topic, partition, timestamp)
-        return self._ends.bounds(topic, partition)[0] if found is None else found
-
     def _open_logs(self, own: OwnPartition, rules: Rules, *, fresh: bool) -> None:
-        opened = self._clock.read(within=_CLOCK_S)
-        if opened is None:
-            raise BrokerError("the broker didn't tell the time")
+        opened = broker_time(self._clock)
         since = opened.broker_ms - milliseconds(self._settings.join.takeover)
         ticks = {log: self._ends.last_tick(*own.places[log], since) for log in _LOGS}
         with self._lock:
@@ -416,12 +398,3 @@ def _count(own: OwnPartition, output: Output) -> None:
             REFUSED.labels(own.lane, own.partition, refusal.log, refusal.reason).inc()
     if output.delays:
         DELAYS.add(own.lane, own.partition, output.delays)
-
-
-def _deleted(topics: Mapping[str, str], partition: int, tail: Tail, start: int) -> str:
-    return (
-        f"decisions from offset {tail.source_offset + 1} to {start - 1} of "
-        f"{topics['decisions']}/{partition} were deleted before they were joined; raise the "
-        "topic's retention; to accept the loss, delete the records of "
-        f"{topics['outcomes']}/{partition} with kafka-delete-records and start again"
-    )

@@ -40,6 +40,9 @@ class Place(NamedTuple):
     topic: str
     partition: int
 
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
 
 class Answer(NamedTuple):
     """What was found out.

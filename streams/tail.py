@@ -11,9 +11,10 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import ConfigResource, ResourceType
 
 from bandstand.errors import BrokerError
-from bandstand.kafka import broker_errors, consumer_config, partition_count
+from bandstand.kafka import admin, broker_errors, consumer_config, partition_count
 from bandstand.schemas.topics import TICK_KEY
 from bandstand.settings import Settings
 from bandstand.streams.join_types import Record
@@ -44,6 +45,7 @@ class LogEnds:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._consumer = Consumer(
             consumer_config(
                 settings,
@@ -174,6 +176,21 @@ class LogEnds:
         records = self._read(topic, partition, max(start, low), high)
         with closing(records):
             return next((record for record in records if fits(record)), None)
+
+    def retention_ms(self, topic: str) -> int | None:
+        """Give for how long a topic keeps its records, in milliseconds; None: for ever.
+
+        Raises
+        ------
+        BrokerError
+            If the broker doesn't answer in time.
+        """
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        client = admin(self._settings)
+        with broker_errors(f"reading the settings of topic {topic!r}"):
+            [answer] = client.describe_configs([resource], request_timeout=_REQUEST_S).values()
+            kept = int(answer.result()["retention.ms"].value)
+        return kept if kept >= 0 else None
 
     def close(self) -> None:
         """Disconnect."""

@@ -80,6 +80,7 @@ SHELLS = {
         "scan",
         "snapshots",
         "specs",
+        "starts",
         "tail",
         "ticker",
         "topic_watch",
