@@ -32,6 +32,8 @@ class Contestant:
         Whether it reads logs of its own, with ticks.
     one_in
         It joins only one in so many of the decisions, because it is slow.
+    repeats
+        It gives a decision with a reward twice, so its run is longer than the decisions are many.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Contestant:
     outcomes: Format | None = flagged_outcomes
     in_lane: bool = False
     one_in: int = 1
+    repeats: bool = False
 
     def part_of(self, decisions: int) -> int:
         """Give how many of these decisions it joins."""
@@ -83,6 +86,7 @@ CONTESTANTS = (
         "and again with it when it comes, so two records and no last word; events as text, not "
         "looked into (state is JSON); at least once.",
         quix,
+        repeats=True,
     ),
     Contestant(
         "streams-bytes",

@@ -86,7 +86,8 @@ class Stage:
             if not contestant.in_lane:
                 self._close(settings, workload, place.topics)
 
-        samples = watch(commands, place.folder, committed(settings, topic), workload.count, nudge)
+        expected = workload.count + (workload.joined if contestant.repeats else 0)
+        samples = watch(commands, place.folder, committed(settings, topic), expected, nudge)
         counted = tally(settings, topic, contestant.outcomes, workload)
         return figures(samples, workload.count), counted
 
