@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint bench bench-join bench-join-memory dev lock clean
+.PHONY: help demo test faults storm lint bench bench-join bench-join-memory dev lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -25,6 +25,9 @@ test: $(READY)  ## Run all tests, on real local servers
 
 faults: $(READY)  ## Run the long fault tests of the join, too (a quarter of an hour)
 	LONG_FAULTS=1 $(BIN)/python -m pytest tests/streams/test_outages.py tests/streams/test_join_cluster.py tests/streams/test_join_faults.py tests/streams/test_takeover.py
+
+storm: $(READY)  ## Kill, freeze and replace workers and broker, round by round (ROUNDS=200 SEED=7)
+	$(BIN)/python -m tests.streams.storm $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)  ## Check format, lint and types
 	$(BIN)/ruff format --check .

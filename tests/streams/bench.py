@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,11 @@ class Bench:
         self.producer = Producer(producer_config(self.settings, linger_ms=1))
         self.sent = 0
         self.workers: list[Worker] = []
-        self._outcomes = TopicReader(self.settings, self.names.outcomes("default"))
         self._kept: dict[int, list[tuple[int, bytes]]] = {}
+
+    @cached_property
+    def _outcomes(self) -> TopicReader:
+        return TopicReader(self.settings, self.names.outcomes("default"))
 
     def _settings(self) -> Settings:
         before = dict(os.environ)
@@ -278,7 +282,8 @@ class Bench:
         """End whatever still runs."""
         for worker in self.workers:
             worker.kill()
-        self._outcomes.close()
+        if "_outcomes" in vars(self):
+            self._outcomes.close()
 
 
 def _record(message: Any) -> Record:
