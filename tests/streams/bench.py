@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings, load_settings
 from bandstand.streams import topics
-from bandstand.streams.join_core import JoinCore
-from bandstand.streams.join_types import Record, Records, Rules
+from bandstand.streams.audit import audit
+from bandstand.streams.audit_partition import Span
+from bandstand.streams.audit_topics import TopicSource
+from bandstand.streams.join_types import Record
 
 RUN = (
     "from bandstand.settings import load_settings; from bandstand.streams.join import run; "
@@ -224,31 +227,12 @@ class Bench:
 
     def assert_equal_to_the_pure_core(self) -> None:
         """Check that the outcomes are those that the core gives when it reads the logs alone."""
-        outcomes = self.outcomes()
-        decisions = self.read(self.names.decisions("default"))
-        rewards = self.read(self.names.rewards("default"))
-        for partition in range(self.partitions):
-            expected = self._core_alone(decisions.get(partition, []), rewards.get(partition, []))
-            got = [value for _, value in outcomes.get(partition, [])]
-            assert got == expected[: len(got)]
-
-    def _core_alone(self, decisions: list[Record], rewards: list[Record]) -> list[bytes]:
-        lane = self.settings.lanes["default"]
-        core = JoinCore(
-            Rules.from_settings(lane),
-            WIRE,
-            max_outcome_bytes=lane.max_outcome_bytes,
-            tail=None,
-            decision_start=0,
-            reward_start=0,
-        )
-        found = []
-        for output in (
-            core.push_decisions(Records.of(decisions, 0)),
-            core.push_rewards(Records.of(rewards, 0)),
-        ):
-            found += [e.value for e in output.emissions if e.value is not None]
-        return found
+        with closing(TopicSource(self.settings)) as source:
+            reports = audit(self.settings, source, ["default"], Span(), lambda _: None)
+        for report in reports:
+            assert not report.faults, report.differences
+            assert report.closes, report
+            assert not report.outcomes["unjudged"], report
 
     def ticks(self, log: str, partition: int) -> list[int]:
         """Give the times of one log's ticks, in its order."""
