@@ -208,9 +208,10 @@ def test_each_kind_is_named_with_its_place(
     assert places(compared([1, 2, 4, 6, 9], found, seed)) == differences
 
 
-def test_an_outcome_from_nowhere_makes_readers_drop_all_that_follows() -> None:
+@pytest.mark.parametrize("seed", range(10))
+def test_an_outcome_from_nowhere_makes_readers_drop_all_that_follows(seed: int) -> None:
     """A source offset that is too large is foreign, and what it hides is named, too."""
-    comparison = compared([1, 2, 4], items(1, LIMIT + 5, 2, 4))
+    comparison = compared([1, 2, 4], items(1, LIMIT + 5, 2, 4), seed)
     assert places(comparison) == [
         ("foreign", 1, LIMIT + 5),
         ("out_of_order", 2, 2),
