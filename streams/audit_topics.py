@@ -30,6 +30,7 @@ _QUEUE_KBYTES = 16_384
 """What a consumer may read ahead; memory stays small, and a fetch is still a megabyte."""
 _PATIENCE_S = 30.0
 _POLL_S = 0.2
+_ANSWER_S = 5.0
 
 
 class TopicSource:
@@ -69,8 +70,10 @@ class TopicSource:
             If the leaders don't answer.
         """
         decisions, rewards, outcomes = self._names.lane(lane)
+        readers = dict(zip((decisions, rewards, outcomes), self._readers, strict=True))
         bounds = {
-            topic: self._ends.bounds(topic, partition) for topic in (outcomes, decisions, rewards)
+            topic: readers[topic].bounds(_Place(topic, partition))
+            for topic in (outcomes, decisions, rewards)
         }
         return AuditLogs(
             *(
@@ -120,13 +123,26 @@ class _Reader:
                 settings,
                 "bandstand.audit",
                 enable_partition_eof=True,
-                isolation_level="read_uncommitted",  # as the join reads
                 queued_max_messages_kbytes=_QUEUE_KBYTES,
             )
         )
         self._place: _Place | None = None
         self._next = 0
         self._end_seen = -1
+
+    def bounds(self, place: _Place) -> tuple[int, int]:
+        """Give the first offset that is kept, and the end of what is committed: as the join reads.
+
+        Raises
+        ------
+        BrokerError
+            If no leader answers.
+        """
+        with broker_errors(f"looking for the end of {place.topic}/{place.partition}"):
+            low, high = self.consumer.get_watermark_offsets(
+                TopicPartition(*place), timeout=_ANSWER_S
+            )
+        return int(low), int(high)
 
     def read(self, place: _Place, offset: int, end: int) -> Records:
         """Give some of the records from `offset` up to, not including, `end`.
