@@ -218,7 +218,7 @@ class Bench:
         ]
         return {outcome["decision"]["decision_id"]: outcome["state"] for outcome in outcomes}
 
-    def wait_for(self, ids: Iterable[str], within: float = 15) -> None:
+    def wait_for(self, ids: Iterable[str], within: float = 30) -> None:
         """Wait until all these decisions have an outcome."""
         wanted = set(ids)
         until(
