@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bandstand.streams import decision_table
 from bandstand.streams.decision_table import DecisionTable, Known, Prints
 
 LATENESS = 100
@@ -89,6 +93,69 @@ def _add(table: DecisionTable, everything: list[tuple[bytes, Known]], batch: Bat
         everything.append((key, Known(first + row, ts, closes + grace, window, False)))
     marked = {key for key, seen in zip(ids, known.tolist(), strict=True) if seen}
     assert marked == {key for key in ids if key in held or ids.count(key) > 1}
+
+
+@pytest.fixture
+def two_chunks() -> DecisionTable:
+    """Give a table where "a" of time 10, due at 560, may be forgotten and "b" may not yet."""
+    table = DecisionTable(lateness_ms=1_000)
+    for key, before, ts in ((b"a", 0, 10), (b"b", 600, 600)):
+        table.open(before=before, window_ms=500, grace_ms=50)
+        table.add(Prints.of([key]), np.array([ts]))
+    return table
+
+
+@pytest.mark.parametrize(("watermark", "there"), [(1_010, 1), (1_011, 0)])
+def test_a_decision_is_kept_while_another_may_repeat_it(
+    two_chunks: DecisionTable, watermark: int, there: int
+) -> None:
+    """A repeat counts as one up to `lateness` later, that millisecond included."""
+    two_chunks.forget(watermark, 99_000)
+    assert (len(two_chunks.find(b"a")), len(two_chunks.find(b"b"))) == (there, 1)
+
+
+@pytest.mark.parametrize(("watermark", "there"), [(None, 1), (1_559, 1), (1_560, 0)])
+def test_a_decision_is_kept_while_a_reward_may_be_late_for_it(
+    two_chunks: DecisionTable, watermark: int | None, there: int
+) -> None:
+    """A reward at a tick `lateness` behind the due time meets it no more."""
+    two_chunks.forget(99_000, watermark)
+    assert (len(two_chunks.find(b"a")), len(two_chunks.find(b"b"))) == (there, 1)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow"),
+    [(lambda _: 7, zlib.crc32), (lambda key: key[0] << 32, lambda _: 7)],
+    ids=["the wide one", "the narrow one and the slot"],
+)
+def test_ids_that_agree_in_one_of_their_two_hashes_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, wide: Callable[[bytes], int], narrow: Callable[[bytes], int]
+) -> None:
+    """Else a stranger's reward would be late, and a stranger's decision a duplicate."""
+    monkeypatch.setattr(decision_table, "hash", wide, raising=False)
+    monkeypatch.setattr(decision_table, "zlib", SimpleNamespace(crc32=narrow))
+    table = DecisionTable(LATENESS)
+    table.open(before=0, window_ms=10, grace_ms=0)
+    assert not table.add(Prints.of([b"a", b"b"]), np.array([1, 2]))[1].any()
+    assert not table.add(Prints.of([b"c"]), np.array([3]))[1].any()
+    assert table.contains(Prints.of([b"b", b"d", b"c"])).tolist() == [True, False, True]
+    assert [[known.ts for known in table.find(key)] for key in (b"a", b"b", b"d")] == [[1], [2], []]
+
+
+@pytest.mark.parametrize("before", [None, 1_700_000_000_000])
+def test_times_far_from_the_others_are_kept_to_the_millisecond(before: int | None) -> None:
+    """Before the first tick of a log a decision may lie centuries back."""
+    table = DecisionTable(LATENESS)
+    segment = table.open(before=before, window_ms=10, grace_ms=5)
+    origin = 1_700_000_000_000
+    deltas = (0, -(2**31) - 1, -(2**31), 2**31 - 1, 2**31, 2**32, -(2**41), 0)
+    times = [origin + delta for delta in deltas]
+    for at in range(0, len(times), 2):  # rows of later batches count from the chunk's first
+        ids = [f"{number}".encode() for number in range(at, at + 2)]
+        table.add(Prints.of(ids), np.array(times[at : at + 2]))
+    found = [known for number in range(len(times)) for known in table.find(f"{number}".encode())]
+    assert [known.ts for known in found] == times
+    assert [known.due for known in found] == segment.due(np.array(times)).tolist()
 
 
 def test_a_mark_stays_with_its_decision() -> None:

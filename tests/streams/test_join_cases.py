@@ -9,79 +9,10 @@ import pytest
 from bandstand.errors import BrokerError
 from bandstand.schemas.codec import WriterSchema, current
 from bandstand.schemas.wire import Wire
-from bandstand.streams.join_types import Log
-from tests.streams.join_driver import Owner, Partition, agrees, core_of
-from tests.streams.join_logs import LOGS, START, WIRE, Logs
+from tests.streams.join_driver import Owner, Partition, core_of
+from tests.streams.join_logs import LOGS, WIRE
 from tests.streams.join_oracle import Lane
-
-LANE = Lane(lateness=1_000, backward=200, skew=300, max_outcome_bytes=1_000)
-WINDOW, GRACE = 500, 50
-AT = START
-"""When the first tick was written; all times below are after it."""
-
-Told = tuple[str, str, list[str]]
-"""An outcome: decision id, state, reward ids."""
-
-
-class Story(Logs):
-    """Logs whose times count from the first tick."""
-
-    def __init__(self, lane: Lane = LANE) -> None:
-        super().__init__(lane)
-        self.ticks(0)
-
-    def ticks(self, *times: int, window: int = WINDOW, grace: int = GRACE) -> Story:
-        """Write ticks into both logs."""
-        for time in times:
-            for log in LOGS:
-                self.tick(log, AT + time, window, grace)
-        return self
-
-    def decides(self, decision_id: str, time: int, size: int = 0) -> Story:
-        """Write a decision."""
-        self.decision(decision_id, AT + time, size)
-        return self
-
-    def rewards(self, decision_id: str, reward_id: str, time: int) -> Story:
-        """Write a reward."""
-        self.reward(decision_id, reward_id, AT + time)
-        return self
-
-    def told(self) -> list[Told]:
-        """Give the outcomes of one owner that reads all."""
-        return self._read()[0]
-
-    def states(self, log: Log) -> Counter[str]:
-        """Count the states in which the records of a log have ended."""
-        owner = self._read()[1]
-        return owner.decisions if log == "decisions" else owner.rewards
-
-    def _read(self) -> tuple[list[Told], Owner]:
-        partition = Partition(self)
-        owner = partition.take_over()
-        told = reads_all(partition, owner)
-        agrees(partition, owner)
-        return told, owner
-
-
-def outcomes_in(partition: Partition) -> list[Told]:
-    """Read the outcome topic as readers do."""
-    told = []
-    for outcome in partition.written():
-        fields = WIRE.loads("outcome", outcome.value)
-        rewards = [reward["reward_id"] for reward in fields["rewards"]]
-        told.append((outcome.key.decode(), fields["state"], rewards))
-    return told
-
-
-def reads_all(partition: Partition, owner: Owner) -> list[Told]:
-    """Let an owner read and deliver all that is there, and read the outcome topic."""
-    for log in LOGS:
-        partition.appear(log)
-    while sum(owner.wants(log) and partition.read(owner, log, 1_000) for log in LOGS):
-        pass
-    partition.deliver(owner)
-    return outcomes_in(partition)
+from tests.streams.join_story import AT, LANE, Story, outcomes_in, reads_all
 
 
 @pytest.mark.parametrize(
@@ -237,17 +168,28 @@ def test_a_restart_when_the_outcome_topic_holds_only_a_progress_record() -> None
     assert (owner.decisions, second.decisions) == ({"invalid": 1}, {"joined": 1})
 
 
-def test_an_outcome_too_large_by_one_byte() -> None:
-    """An outcome of the size allowed is written; one byte more makes it a stub."""
-    small = Story().decides("d", 10, 700).ticks(100, 1_000)
-    partition = Partition(small)
+def _longest_text() -> int:
+    """Give how long a decision's text may be for its outcome not to be too large."""
+    partition = Partition(Story().decides("d", 10, 700).ticks(100, 1_000))
     reads_all(partition, partition.take_over())
     [outcome] = partition.written()
-    fits = 700 + LANE.max_outcome_bytes - len(outcome.key) - len(outcome.value)
+    return 700 + LANE.max_outcome_bytes - len(outcome.key) - len(outcome.value)
+
+
+def test_an_outcome_too_large_by_one_byte() -> None:
+    """An outcome of the size allowed is written; one byte more makes it a stub."""
+    fits = _longest_text()
     story = Story().decides("d", 10, fits).decides("e", 10, fits + 1).decides("f", 10)
     story.rewards("e", "r", 20).ticks(100, 1_000, 5_000)
     assert story.told() == [("d", "defaulted", []), ("e", "oversize", []), ("f", "defaulted", [])]
     assert story.states("rewards") == {"joined": 1}
+
+
+def test_an_outcome_that_only_its_key_makes_too_large() -> None:
+    """What is limited is the record: key and value, also where nothing else in a batch is large."""
+    fits = _longest_text()
+    story = Story().decides("d", 10, fits).ticks(100).decides("e", 110, fits + 1)
+    assert story.ticks(200, 5_000).told() == [("d", "defaulted", []), ("e", "oversize", [])]
 
 
 def test_a_restart_behind_a_stub() -> None:
@@ -314,12 +256,38 @@ def test_settings_that_change_while_a_clock_steps_back() -> None:
     assert story.told() == [("d", "defaulted", [])]
 
 
+def test_settings_that_change_from_tick_to_tick_within_one_batch() -> None:
+    """A decision gets those of the tick right behind it, not of the first or last one read."""
+    story = Story()
+    for number, window in enumerate((50, 300, 100)):
+        at = 100 * number
+        for decision_id, after in (("in", window - 1), ("out", window)):
+            story.rewards(f"{decision_id}{number}", "r", at + after)
+            story.decides(f"{decision_id}{number}", at)
+        story.ticks(at + 10, window=window, grace=number).ticks(at + 100, window=7)
+    story.ticks(9_000)
+    assert [state for _, state, _ in story.told()] == ["joined", "defaulted"] * 3
+
+
 def test_a_reward_that_meets_two_decisions_keeps_the_best_verdict() -> None:
     """A repeat of an id after `lateness` is another decision; one reward is counted once."""
     story = Story().decides("d", 10).ticks(100, 1_311).decides("d", 1_400)
     story.rewards("d", "r", 1_410).ticks(1_500, 9_000)
     assert story.told() == [("d", "defaulted", []), ("d", "joined", ["r"])]
     assert story.states("rewards") == {"joined": 1}
+
+
+@pytest.mark.parametrize(
+    ("time", "verdict"),
+    [(100, "duplicate"), (500, "late")],
+    ids=["a repeat for the other", "out of the other's window"],
+)
+def test_a_reward_that_is_late_for_one_of_two_decisions(time: int, verdict: str) -> None:
+    """The verdict nearer to counting stays, whichever of the two came first."""
+    story = Story().decides("d", 10).rewards("d", "r", 200).ticks(100, 600)
+    story.rewards("d", "r", 210).ticks(1_011).decides("d", time).ticks(1_020, 9_000)
+    assert story.states("decisions").total() == 2
+    assert story.states("rewards") == {"joined": 1, verdict: 1}
 
 
 def test_the_reward_log_is_read_no_further_than_decisions_need() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from bandstand.errors import LogGapError, StateError
@@ -88,6 +90,42 @@ def test_a_jump_in_the_offsets_is_an_error_and_a_repeat_is_not() -> None:
         core.push_decisions(of([tick(4, 1_030)]))
 
 
+def test_a_jump_in_the_reward_log_is_an_error_too() -> None:
+    """A reward that was passed over would be a false zero for ever."""
+    core = new_core()
+    core.push_rewards(of([tick(0, 1_000)]))
+    with pytest.raises(LogGapError, match="from offset 1, got them from 2"):
+        core.push_rewards(of([tick(2, 1_010)]))
+    core.push_rewards(Records.of([tick(2, 1_010)], start=1))
+    assert core.next_reward == 3
+
+
+@pytest.mark.parametrize("known", [1, 2, 3, 4])
+def test_records_that_come_again_count_once(known: int) -> None:
+    """Whether a batch begins before the next record or holds nothing new."""
+    decisions = [
+        tick(0, 1_000),
+        Record(1, 1_001, b"x", decision_bytes("x", 1_001), []),
+        Record(2, 1_001, b"y", b"junk", []),
+        tick(3, 1_100),
+    ]
+    rewards = [
+        tick(0, 1_000),
+        Record(1, 1_002, b"x", reward_bytes("x", "r", 1_002), []),
+        Record(2, 1_003, b"x", reward_bytes("x", "s", 1_003), []),
+        tick(3, 1_200),
+    ]
+    core = new_core()
+    outputs = []
+    for push, records in ((core.push_decisions, decisions), (core.push_rewards, rewards)):
+        outputs += [push(of(records[:known])), push(of(records[:known])), push(of(records))]
+    decided = Counter(state for output in outputs for state in output.decisions.elements())
+    rewarded = Counter(state for output in outputs for state in output.rewards.elements())
+    assert (decided, rewarded) == ({"joined": 1, "invalid": 1}, {"joined": 2})
+    assert [len(output.emissions) for output in outputs].count(1) == 1
+    assert core.next_decision == core.next_reward == 4
+
+
 def test_offsets_that_hold_markers_are_no_jump() -> None:
     """Records that were written in transactions are read like others."""
     core = new_core()
@@ -129,6 +167,30 @@ def test_what_cannot_be_used_is_refused_with_its_reason(record: Record, reason: 
         ("decisions", 0, reason)
     ]
     assert core.waiting == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "timestamp", "reason"),
+    [
+        (b"y", 1_000, "key"),
+        (b"", 1_000, "key"),
+        (None, 1_000, "key"),
+        (b"x", 999, "timestamp"),
+        (b"x", 1_001, "timestamp"),
+    ],
+)
+def test_a_reward_whose_record_says_other_than_its_bytes_is_refused(
+    key: bytes | None, timestamp: int, reason: str
+) -> None:
+    """It would be joined by what the record says."""
+    core = new_core()
+    core.push_decisions(
+        of([Record(0, 1_000, b"y", decision_bytes("y", 1_000), []), tick(1, 1_000)])
+    )
+    reward = Record(0, timestamp, key, reward_bytes("x", "r", 1_000), ())
+    output = core.push_rewards(of([reward, tick(1, 2_000)]))
+    assert [(r.log, r.record, r.reason) for r in output.refusals] == [("rewards", reward, reason)]
+    assert (output.rewards, output.decisions) == ({"invalid": 1}, {"defaulted": 1})
 
 
 def test_a_reward_without_a_number_is_refused() -> None:
