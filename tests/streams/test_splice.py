@@ -19,7 +19,7 @@ AROUND = sorted(
 """Offsets beside those where another byte is needed, or another part is shared."""
 
 
-@pytest.mark.parametrize("before", [None, 1_700_000_000_000])
+@pytest.mark.parametrize("before", [None, 0, 1_700_000_000_000])
 @pytest.mark.parametrize("batch", [1, 2, 5, 100])
 def test_a_defaulted_outcome_is_what_the_codec_writes(batch: int, before: int | None) -> None:
     """At any offset, and in any company: batches end within blocks and run across them."""
