@@ -42,6 +42,8 @@ _COMMIT_EVERY_S = 2.0
 _COMMIT_WITHIN_S = 5.0
 _FLUSH_S = 1.5
 _LONG_S = 86_400.0
+_METADATA_AGE_MS = 5_000
+"""A broker that has just started may deny topics that it has, and then nobody is assigned any."""
 
 
 def __getattr__(name: str) -> Any:
@@ -93,6 +95,7 @@ def create_app(settings: Settings, lanes: Lanes, health: Health) -> Any:
         broker_session_timeout=session,
         broker_heartbeat_interval=session / 4,
         broker_max_poll_interval=_LONG_S,
+        consumer_metadata_max_age_ms=_METADATA_AGE_MS,
         consumer_auto_offset_reset="earliest",
         datadir=tempfile.gettempdir(),
         store="memory://",

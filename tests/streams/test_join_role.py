@@ -21,8 +21,9 @@ from confluent_kafka.admin import OffsetSpec
 
 from bandstand.kafka import admin, producer_config
 from bandstand.schemas.topics import TICK_KEY
+from bandstand.streams import topics
 from bandstand.streams.join_types import Rules
-from tests.streams.bench import WIRE, Bench, decision, until
+from tests.streams.bench import RUN, WIRE, Bench, decision, until
 
 
 @pytest.fixture
@@ -100,6 +101,20 @@ def test_two_workers_share_and_one_takes_over(bench: Bench) -> None:
     bench.wait_for(ids)
     bench.assert_equal_to_the_pure_core()
     assert second.stop()[0] == 0
+
+
+def test_logs_that_a_starting_broker_denies_are_assigned_once_it_knows_them(bench: Bench) -> None:
+    """A group that was assigned nothing, as its leader knew no topics, gets them in seconds."""
+    client, logs = admin(bench.settings), bench.names.lane("default")[:2]
+    for future in client.delete_topics(list(logs)).values():
+        future.result(10)
+    until(lambda: not set(logs) & set(client.list_topics(timeout=5).topics), 10, "no topics")
+    unchecked = "from bandstand.streams import topics; topics.require = lambda settings: None; "
+    worker = bench.start([sys.executable, "-c", unchecked + RUN])
+    worker.wait_until_logged("all=0")
+    topics.create(bench.settings)
+    worker.wait_until_logged("took over")
+    bench.wait_for(bench.decide(10))
 
 
 def test_poison_goes_to_the_dead_letters_and_the_partition_goes_on(bench: Bench) -> None:
