@@ -45,7 +45,7 @@ class Story(Logs):
         return self
 
     def told(self) -> list[Told]:
-        """Give the outcomes of one owner that reads all."""
+        """Give the outcomes of an owner that reads all, at once or record by record."""
         return self._read()[0]
 
     def states(self, log: Log) -> Counter[str]:
@@ -54,10 +54,11 @@ class Story(Logs):
         return owner.decisions if log == "decisions" else owner.rewards
 
     def _read(self) -> tuple[list[Told], Owner]:
-        partition = Partition(self)
-        owner = partition.take_over()
-        told = reads_all(partition, owner)
-        agrees(partition, owner)
+        for most in (1, 1_000):
+            partition = Partition(self)
+            owner = partition.take_over()
+            told = reads_all(partition, owner, most)
+            agrees(partition, owner)
         return told, owner
 
 
@@ -71,11 +72,11 @@ def outcomes_in(partition: Partition) -> list[Told]:
     return told
 
 
-def reads_all(partition: Partition, owner: Owner) -> list[Told]:
-    """Let an owner read and deliver all that is there, and read the outcome topic."""
+def reads_all(partition: Partition, owner: Owner, most: int = 1_000) -> list[Told]:
+    """Let an owner read and deliver all that is there, some at a time; read the outcome topic."""
     for log in LOGS:
         partition.appear(log)
-    while sum(owner.wants(log) and partition.read(owner, log, 1_000) for log in LOGS):
+    while sum(owner.wants(log) and partition.read(owner, log, most) for log in LOGS):
         pass
     partition.deliver(owner)
     return outcomes_in(partition)

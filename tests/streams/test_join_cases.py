@@ -370,6 +370,15 @@ def test_a_reward_waits_for_its_decision_for_as_long_as_one_can_count_it(
     assert story.ticks(before + 1, 9_000).states("rewards") == states
 
 
+def test_a_repeat_of_a_repeat_is_held_against_the_newest() -> None:
+    """A decision that came late, with an old time, doesn't make those before it older."""
+    story = Story().decides("d", 500).ticks(300).decides("d", 10).ticks(1_200)
+    assert story.decides("d", 1_200).ticks(9_000).states("decisions") == {
+        "defaulted": 1,
+        "duplicate": 2,
+    }
+
+
 def test_a_repeat_of_a_decision_judges_no_reward() -> None:
     """A reward is held against the first of the two, also where it would suit the other better."""
     story = Story().decides("d", 10).decides("d", 300).decides("e", 310).ticks(320, 900)

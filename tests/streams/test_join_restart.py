@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from bandstand.streams.join_types import Tail
+import pytest
+
+from bandstand.streams.join_types import Log, Tail
 from tests.streams.join_driver import Owner, Partition, core_of, reading_ahead
 from tests.streams.join_logs import LOGS
 from tests.streams.join_story import AT, LANE, Story, outcomes_in, reads_all
@@ -105,3 +107,69 @@ def test_a_position_never_falls_behind_the_tail() -> None:
     assert reads_all(partition, owner) == [("b", "defaulted", [])]
     assert owner.core.position() == Tail(5, AT + 9_000)
     assert owner.decisions == Counter(defaulted=1)
+
+
+def test_what_an_owner_before_has_refused_is_refused_again_and_counted_once() -> None:
+    """Its letter may be lost, its count isn't; what comes behind the tail is the new owner's."""
+    story = Story().ticks(100)
+    for log in LOGS:
+        story.unusable(log, "magic", "x", AT + 800)  # what is read again begins here
+    story.ticks(900, 2_000)
+    for log in LOGS:
+        story.unusable(log, "magic", "x", AT + 2_000)
+    partition = _handed_over(story)
+    story.ticks(2_001)
+    for log in LOGS:
+        story.unusable(log, "magic", "x", AT + 2_001)
+    story.ticks(9_000)
+    second = partition.take_over()
+    reads_all(partition, second)
+    assert (second.decisions, second.rewards) == ({"invalid": 1}, {"invalid": 1})
+    assert sorted(second.refused) == sorted(story.judged().refused)
+
+
+@pytest.mark.parametrize(
+    ("log", "tick", "back", "event", "refused"),
+    [
+        ("decisions", 699, 600, 999, False),
+        ("decisions", 600, 699, 1_000, True),
+        ("rewards", 499, 400, 799, False),
+        ("rewards", 400, 499, 800, True),
+    ],
+)
+def test_an_event_that_is_too_old_to_matter_is_what_an_owner_before_said(
+    log: Log, tick: int, back: int, event: int, refused: bool
+) -> None:
+    """A tick that isn't read again may have made it valid: no letter says that it wasn't."""
+    story = Story().ticks(tick)
+    if log == "decisions":
+        story.decides("d", event)
+    else:
+        story.rewards("d", "r", event)
+    partition = _handed_over(story.ticks(back, 2_000))
+    owner, second = Owner(core_of(LANE)), partition.take_over()
+    for reader in (owner, second):
+        reads_all(partition, reader)
+        assert bool(reader.refused) is refused
+
+
+def test_a_decision_behind_the_tail_that_is_too_old_is_refused() -> None:
+    """No owner before has said anything of it."""
+    story = Story().ticks(2_000)
+    partition = _handed_over(story)
+    story.decides("d", 999).ticks(9_000)
+    second = partition.take_over()
+    reads_all(partition, second)
+    assert second.decisions == {"invalid": 1}
+    assert second.refused == [("decisions", 2, "clock")]
+
+
+def test_what_an_owner_before_has_counted_is_not_counted_again() -> None:
+    """A repeat right before the tail, and a reward that is in an outcome there."""
+    story = Story().decides("d", 10).decides("d", 10).decides("e", 110).rewards("d", "r", 20)
+    partition = _handed_over(story.ticks(100, 600))
+    assert outcomes_in(partition) == [("d", "joined", ["r"])]
+    story.ticks(9_000)
+    second = partition.take_over()
+    assert reads_all(partition, second)[1:] == [("e", "defaulted", [])]
+    assert (second.decisions, second.rewards) == ({"defaulted": 1}, {})
