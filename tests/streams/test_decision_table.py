@@ -123,6 +123,23 @@ def test_a_decision_is_kept_while_a_reward_may_be_late_for_it(
     assert (len(two_chunks.find(b"a")), len(two_chunks.find(b"b"))) == (there, 1)
 
 
+def test_a_mark_in_a_later_chunk_stays_there(two_chunks: DecisionTable) -> None:
+    """Numbers go on from chunk to chunk."""
+    two_chunks.mark_repeat(1)
+    assert [[k.repeat for k in two_chunks.find(key)] for key in (b"a", b"b")] == [[False], [True]]
+
+
+def test_decisions_of_one_chunk_keep_the_settings_of_their_own_ticks() -> None:
+    """Windows may change at any tick."""
+    table = DecisionTable(LATENESS)
+    for key, window in ((b"a", 10), (b"b", 20), (b"c", 30)):
+        table.open(before=0, window_ms=window, grace_ms=0)
+        table.add(Prints.of([key, key]), np.array([1, 2]))
+    found = [known for key in (b"a", b"b", b"c") for known in table.find(key)]
+    assert [known.window_ms for known in found] == [10, 10, 20, 20, 30, 30]
+    assert [known.due for known in found] == [11, 12, 21, 22, 31, 32]
+
+
 @pytest.mark.parametrize(
     ("wide", "narrow"),
     [(lambda _: 7, zlib.crc32), (lambda key: key[0] << 32, lambda _: 7)],

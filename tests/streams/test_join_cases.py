@@ -379,6 +379,12 @@ def test_a_repeat_of_a_repeat_is_held_against_the_newest() -> None:
     }
 
 
+def test_a_clock_that_steps_back_admits_nothing_older() -> None:
+    """How old a decision may be goes by the largest tick before it, not by the last one."""
+    story = Story().ticks(1_500, 600).decides("d", 499).ticks(1_600, 9_000)
+    assert story.states("decisions") == {"invalid": 1}
+
+
 def test_a_repeat_of_a_decision_judges_no_reward() -> None:
     """A reward is held against the first of the two, also where it would suit the other better."""
     story = Story().decides("d", 10).decides("d", 300).decides("e", 310).ticks(320, 900)
