@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from bandstand.errors import BrokerError, LogGapError
 from bandstand.kafka import broker_errors, consumer_config, is_record, partition_count, poll_batch
@@ -138,10 +138,17 @@ class _Reader:
         BrokerError
             If no leader answers.
         """
-        with broker_errors(f"looking for the end of {place.topic}/{place.partition}"):
-            low, high = self.consumer.get_watermark_offsets(
-                TopicPartition(*place), timeout=_ANSWER_S
-            )
+        doing = f"looking for the end of {place.topic}/{place.partition}"
+        with broker_errors(doing):
+            try:
+                low, high = self.consumer.get_watermark_offsets(
+                    TopicPartition(*place), timeout=_ANSWER_S
+                )
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
+                    raise
+                # So says the client of a broker that was killed a moment ago, too.
+                raise BrokerError(f"{doing}: {error.args[0].str()}", passing=True) from error
         return int(low), int(high)
 
     def read(self, place: _Place, offset: int, end: int) -> Records:

@@ -59,11 +59,13 @@ class CatchUp(NamedTuple):
 
 def backlogs(million: int) -> list[CatchUp]:
     """Give the backlogs; `million` is a smaller number where only the way is tried."""
-    half_an_hour = 1_800_000 * million // 1_000_000
+    gap_end = 1_800_000 * million // 1_000_000
+    most = f"{10 * million / 1e6:g} M"
+    gap = f"{most}, {(gap_end - 20_000) / MINUTE:.0f} minutes without ticks"
     return [
-        *(CatchUp(f"{n} M", n * million, MINUTE) for n in (1, 3, 10)),
-        CatchUp("10 M, half an hour without ticks", 10 * million, MINUTE, (20_000, half_an_hour)),
-        CatchUp("10 M, an hour's lateness", 10 * million, HOUR),
+        *(CatchUp(f"{n * million / 1e6:g} M", n * million, MINUTE) for n in (1, 3, 10)),
+        CatchUp(gap, 10 * million, MINUTE, (20_000, gap_end)),
+        CatchUp(f"{most}, an hour's lateness", 10 * million, HOUR),
     ]
 
 

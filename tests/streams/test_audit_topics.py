@@ -373,6 +373,8 @@ class Followed:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+        except OSError as error:
+            raise AssertionError(self.log.read_text()) from error
 
     def metric(self, name: str, kind: str = "") -> float | None:
         """Give a metric of partition 0; None while there is none."""
