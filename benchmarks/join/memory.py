@@ -228,7 +228,9 @@ def main(
 
 def _told(name: str, measure: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
     stderr.print(name, style="dim")
-    return measure(*given)
+    found = measure(*given)
+    stderr.print(", ".join(f"{key} {_shown(value)}" for key, value in found.items()), style="dim")
+    return found
 
 
 if __name__ == "__main__":
