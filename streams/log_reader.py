@@ -209,13 +209,15 @@ class LogReader:
         positions
             Our logs, and the next offset of each.
         wanted
-            Those of them that should be read on.
+            Those of them that should be read on. One that isn't ours any more is passed over: a
+            lane may be given up by another thread while both are being told.
 
         Raises
         ------
         BrokerError
             If the client can't go on at all.
         """
+        wanted = [place for place in wanted if place in positions]
         self._own(positions)
         for place in wanted:
             if not self._logs[place].holds(positions[place]):
