@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -56,6 +56,7 @@ _PASSING = (
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._MSG_TIMED_OUT,
+    KafkaError._NOENT,  # no leader is known of a partition
     KafkaError._RESOLVE,
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
@@ -207,7 +208,14 @@ def end_offsets(settings: Settings, topic: str, partitions: Iterable[int]) -> di
         except BrokerError as error:
             if time.monotonic() > deadline or not error.passing:
                 raise
-            time.sleep(0.05)
+            _refresh(client, topic)
+
+
+def _refresh(client: AdminClient, topic: str) -> None:
+    """Have a client look for the topic's leaders anew; by itself it asks the one it remembers."""
+    time.sleep(0.05)
+    with suppress(KafkaException):
+        client.list_topics(topic, timeout=_METADATA_TIMEOUT_S)
 
 
 def _latest(client: AdminClient, places: list[TopicPartition]) -> dict[int, int]:

@@ -26,6 +26,8 @@ from bandstand.partitioner import murmur2, partition_for
 from bandstand.settings import KafkaSettings, Settings
 
 PARTITIONS = 7
+FENCED_AFTER_S = 3.5
+"""More than the local broker's session with its controller."""
 
 
 @pytest.fixture
@@ -166,6 +168,23 @@ def test_ends_of_partitions(settings: Settings, topic: str) -> None:
     _produce(settings, topic, [b"a"] * 3)
     ends = end_offsets(settings, topic, range(PARTITIONS))
     assert ends == {p: 3 * (p == partition_for(b"a", PARTITIONS)) for p in range(PARTITIONS)}
+
+
+def test_ends_are_found_after_an_election(
+    settings: Settings, topic: str, bandstand_kafka: Kafka
+) -> None:
+    """A frozen broker loses its leaderships; the client isn't left with those that it knew."""
+    bandstand_kafka.pause()
+    try:
+        time.sleep(FENCED_AFTER_S)  # by the controller, which is as frozen: nothing tells when
+    finally:
+        bandstand_kafka.resume()
+    thawed = time.monotonic()
+    while time.monotonic() < thawed + 1:
+        assert end_offsets(settings, topic, range(PARTITIONS)) == dict.fromkeys(
+            range(PARTITIONS), 0
+        )
+    assert time.monotonic() < thawed + 5
 
 
 def test_a_missing_topic_is_named_and_not_made(settings: Settings, bandstand_prefix: str) -> None:
