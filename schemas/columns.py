@@ -11,8 +11,9 @@ import json
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Final
+from functools import cache
+from itertools import repeat
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -70,20 +71,12 @@ class Batch:
     frames
         Each good row's bytes with their header, in the current schema and as this process frames
         them; what came in another schema or with another header was written anew.
-    start
-        Length of the header.
     """
 
     table: pa.RecordBatch
     rows: npt.NDArray[np.int64]
     bad: list[Bad]
     frames: list[bytes]
-    start: int
-
-    @cached_property
-    def bodies(self) -> list[bytes]:
-        """Each good row's bytes as the current schema gives them, without a header."""
-        return [frame[self.start :] for frame in self.frames]
 
 
 @dataclass
@@ -91,7 +84,7 @@ class _Frames:
     """Values whose headers were read, with the indexes they came from."""
 
     frames: list[bytes]
-    rows: list[int]
+    rows: Sequence[int]
     bad: list[Bad]
 
 
@@ -145,10 +138,9 @@ def columns(name: str, values: Sequence[bytes | None], wire: Wire) -> Batch:
         found = _without(name, found, start, refused)
     return Batch(
         table=_joined(name, tables),
-        rows=np.asarray(found.rows, dtype=np.int64),
+        rows=_numbers(found.rows),
         bad=sorted(found.bad, key=lambda bad: bad.index),
         frames=found.frames,
-        start=start,
     )
 
 
@@ -187,6 +179,12 @@ def encode_columns(name: str, table: pa.RecordBatch) -> list[bytes]:
     return [body.as_py() for part in parts for body in part]
 
 
+def _numbers(rows: Sequence[int]) -> npt.NDArray[np.int64]:
+    if isinstance(rows, range):
+        return np.arange(rows.start, rows.stop)
+    return np.array(rows, np.int64)
+
+
 def _joined(name: str, tables: list[pa.RecordBatch]) -> pa.RecordBatch:
     if not tables:
         return pa.RecordBatch.from_pylist([], schema=arrow_schema(name))
@@ -196,19 +194,22 @@ def _joined(name: str, tables: list[pa.RecordBatch]) -> pa.RecordBatch:
 def _frames(name: str, values: Sequence[bytes | None], wire: Wire) -> _Frames:
     """Read the headers; at once where all are the one that this process writes."""
     header = wire.header(name)
-    frames = [value for value in values if value is not None and value.startswith(header)]
-    if len(frames) == len(values):
-        return _Frames(frames, list(range(len(frames))), [])
-    found = _Frames([], [], [])
+    if None not in values:
+        whole = list(cast("Sequence[bytes]", values))
+        if all(map(bytes.startswith, whole, repeat(header))):
+            return _Frames(whole, range(len(whole)), [])
+    frames: list[bytes] = []
+    rows: list[int] = []
+    bad: list[Bad] = []
     for row, value in enumerate(values):
         try:
             frame = _frame(name, value, wire, header)
         except EventError as error:
-            found.bad.append(Bad(row, error))
+            bad.append(Bad(row, error))
         else:
-            found.frames.append(frame)
-            found.rows.append(row)
-    return found
+            frames.append(frame)
+            rows.append(row)
+    return _Frames(frames, rows, bad)
 
 
 def _frame(name: str, value: bytes | None, wire: Wire, header: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Avro's primitive types as bytes, for the two places that put records together from parts."""
+"""Avro's primitive types as bytes, for the places that put records together from parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["END", "NULL", "read_long", "write_double", "write_long", "write_text", "write_texts"]
+__all__ = [
+    "END",
+    "NULL",
+    "behind_text",
+    "read_long",
+    "read_text",
+    "write_double",
+    "write_long",
+    "write_text",
+    "write_texts",
+]
 
 NULL: Final = b"\x00"
 """The first branch of a union, where that is null."""
@@ -65,6 +75,35 @@ def read_long(data: bytes, at: int) -> int:
                 break
             shift += 7
     return rest >> 1 ^ -(rest & 1)
+
+
+def behind_text(data: bytes, at: int) -> int:
+    """Give the place behind a string; `IndexError` if the bytes end within its length.
+
+    Examples
+    --------
+    >>> behind_text(write_text("home") + write_text("away"), 0)
+    5
+    """
+    length = data[at]
+    if length < 0x80:
+        return at + 1 + (length >> 1)
+    length = read_long(data, at)
+    while data[at] >= 0x80:
+        at += 1
+    return at + 1 + length
+
+
+def read_text(data: bytes, at: int) -> bytes:
+    """Read a string, as UTF-8; what the data holds of it, if they end before it does.
+
+    Examples
+    --------
+    >>> read_text(write_text("x" * 100) + write_text("away"), 102)
+    b'away'
+    """
+    end = behind_text(data, at)
+    return data[end - read_long(data, at) : end]
 
 
 def write_text(text: str) -> bytes:

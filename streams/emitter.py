@@ -50,7 +50,8 @@ class Emitter:
                 joined.add(row)
                 output.delays.extend([reward.ts - rows.times[row] for reward in rewards])
                 offset, decision = rows.offsets[row], rows.frames[row][skip:]
-                values[row] = splice.joined(offset, line.rules, rewards, decision, header)
+                parts = [reward.part for reward in rewards]
+                values[row] = splice.joined(offset, line.rules, parts, decision, header)
         oversize = self._too_large(rows.keys, values)
         for row in oversize:
             values[row] = splice.oversize(rows.offsets[row], line.rules, header)

@@ -9,9 +9,9 @@ records are cut into batches, which log is read first and where a restart happen
 from __future__ import annotations
 
 import math
-import sys
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
+from itertools import repeat
 from typing import cast
 
 import numpy as np
@@ -44,8 +44,6 @@ __all__ = ["JoinCore"]
 _MAX_WAITING = 20_000
 _MAX_WAITING_BYTES = 16 * 2**20
 """Decisions that may be read ahead, and their bytes."""
-
-_NONE: dict[str, str] = {}
 
 Flags = npt.NDArray[np.bool_]
 
@@ -81,6 +79,7 @@ class JoinCore:
         self._lateness_ms = rules.lateness_ms
         self._awaited_ms = rules.lateness_ms + rules.backward_ms
         self._sifter = Sifter(rules, wire)
+        self._skip = len(wire.header("reward"))
         self._done_before = -1 if tail is None else tail.source_offset
         self._before_done = None if tail is None else tail.before
         self.next_decision = decision_start
@@ -307,7 +306,7 @@ class JoinCore:
     def _read_rewards(self, records: Records) -> None:
         sifted = self._sifter.sift("reward", records)
         offsets = sifted.good.offsets
-        rewards = list(zip(_rewards(sifted), sifted.good.values, strict=True))
+        rewards = list(zip(_rewards(sifted, self._skip), sifted.good.values, strict=True))
         bad, start = deque(sifted.bad), 0
         for tick in sifted.ticks:
             end = bisect_left(offsets, tick.offset, start)
@@ -393,10 +392,8 @@ def _decisions(sifted: Sifted) -> Decisions:
     return Decisions(list(good.offsets), list(good.timestamps), keys, values, sifted.frames)
 
 
-def _rewards(sifted: Sifted) -> list[Reward]:
-    good, table = sifted.good, sifted.table
-    # Millions may wait for as long as a window: names are few, and most have no metadata.
-    names = [sys.intern(name) for name in table["name"].to_pylist()]
-    metadata = [dict(pairs) if pairs else _NONE for pairs in table["metadata"].to_pylist()]
-    columns = good.keys, table["reward_id"].to_pylist(), names, table["value"].to_pylist()
-    return list(map(Reward, *columns, good.timestamps, good.offsets, metadata))
+def _rewards(sifted: Sifted, start: int) -> list[Reward]:
+    """Give a batch of the reward log as what waits; `start` is the length of the bytes' header."""
+    good = sifted.good
+    parts = map(splice.reward_part, sifted.frames, repeat(start), good.offsets)
+    return list(map(Reward, cast("list[bytes]", good.keys), good.timestamps, good.offsets, parts))

@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import compress
 from typing import NamedTuple
 
+from bandstand.streams import splice
 from bandstand.streams.decision_table import DecisionTable, Prints
 
 __all__ = ["Judged", "Reward", "RewardIndex"]
 
 # Best first: a reward that meets several decisions keeps the best of its verdicts.
-_RANK = ("joined", "duplicate", "late", "out_of_window", "unmatched")
+_BEST_FIRST = ("joined", "duplicate", "late", "out_of_window", "unmatched")
+_RANK = {verdict: rank for rank, verdict in enumerate(_BEST_FIRST)}
 
 
 class Judged(NamedTuple):
@@ -33,45 +36,39 @@ class Judged(NamedTuple):
 
 
 class Reward:
-    """One valid reward and the best verdict on it so far."""
+    """One valid reward and the best verdict on it so far.
 
-    __slots__ = (
-        "awaited_until",
-        "decision_id",
-        "metadata",
-        "name",
-        "offset",
-        "reward_id",
-        "ts",
-        "value",
-        "verdict",
-        "watermark",
-    )
+    Parameters
+    ----------
+    decision_id
+        The record's key.
+    ts
+        Event time, milliseconds.
+    offset
+        In the reward log.
+    part
+        What an outcome says of it, as bytes: millions may wait for as long as a window.
+    """
 
-    def __init__(
-        self,
-        decision_id: bytes,
-        reward_id: str,
-        name: str,
-        value: float,
-        ts: int,
-        offset: int,
-        metadata: Mapping[str, str],
-    ) -> None:
+    __slots__ = ("awaited_until", "decision_id", "offset", "part", "ts", "verdict", "watermark")
+
+    def __init__(self, decision_id: bytes, ts: int, offset: int, part: bytes) -> None:
         self.decision_id = decision_id
-        self.reward_id = reward_id
-        self.name = name
-        self.value = value
         self.ts = ts
         self.offset = offset
-        self.metadata = metadata
+        self.part = part
         self.watermark: int | None = None
         self.awaited_until = ts
         self.verdict = "unmatched"
 
+    @property
+    def reward_id(self) -> bytes:
+        """Identity of the reward, as UTF-8."""
+        return splice.reward_id(self.part)
+
     def judge(self, verdict: str) -> bool:
         """Keep a verdict if it is better than those before; say whether it was."""
-        if _RANK.index(verdict) >= _RANK.index(self.verdict):
+        if _RANK[verdict] >= _RANK[self.verdict]:
             return False
         self.verdict = verdict
         return True
@@ -130,8 +127,8 @@ class RewardIndex:
 
     def awaiting(self, decision_ids: Sequence[bytes]) -> list[int]:
         """Give which of these decisions, by place, rewards are there for."""
-        there = self._rewards.__contains__
-        return [row for row, found in enumerate(map(there, decision_ids)) if found]
+        there = map(self._rewards.__contains__, decision_ids)
+        return list(compress(range(len(decision_ids)), there))
 
     def take(
         self,
@@ -149,13 +146,17 @@ class RewardIndex:
         counts
             Where a reward that joins is counted; None: it is in somebody else's accounts.
         """
-        counting: dict[str, Reward] = {}
-        for reward in self._rewards.get(decision_id, ()):
+        counting: dict[bytes, Reward] = {}
+        waiting = self._rewards.get(decision_id, ())
+        alone = len(waiting) == 1
+        for reward in waiting:
             if before is not None and reward.awaited_until < before:
                 continue
             verdict = self._verdict(reward, decision)
-            if verdict == "joined" and counting.setdefault(reward.reward_id, reward) is not reward:
-                verdict = "duplicate"
+            if verdict == "joined":
+                which = b"" if alone else reward.reward_id
+                if counting.setdefault(which, reward) is not reward:
+                    verdict = "duplicate"
             if verdict is not None and reward.judge(verdict) and verdict == "joined":
                 self._joined += 1
                 if counts is not None:

@@ -109,6 +109,8 @@ class Sifter:
     def _without_ticks(self, records: Records) -> tuple[list[Tick], list[Bad], Records]:
         ticks: list[Tick] = []
         bad: list[Bad] = []
+        if None not in records.values:
+            return ticks, bad, records
         empty = [row for row, value in enumerate(records.values) if value is None]
         rows = [row for row in empty if records.keys[row] == TICK_KEY]
         for row in rows:

@@ -1,33 +1,28 @@
 """Outcome bytes put together from parts: Avro records nest by concatenation.
 
 An outcome is a preamble (state, source offset, the rules that applied), an array of rewards, and
-the decision's own bytes, last, so that nothing can be misread across the joint. Rewards are few
-and written anew; a decision is never decoded for its outcome.
+the decision's own bytes, last, so that nothing can be misread across the joint. A reward is its own
+bytes without the ids of bandit and decision, with its offset put in. Neither is decoded for it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import repeat
+from operator import itemgetter
 
 from bandstand.errors import EventError
-from bandstand.schemas.primitives import (
-    END,
-    NULL,
-    read_long,
-    write_double,
-    write_long,
-    write_text,
-    write_texts,
-)
+from bandstand.schemas.primitives import END, NULL, behind_text, read_long, read_text, write_long
 
 __all__ = [
-    "OutcomeReward",
     "defaulted",
     "joined",
     "may_be_joined",
     "oversize",
+    "reward_id",
+    "reward_part",
     "rules_part",
     "source_offset",
 ]
@@ -38,17 +33,6 @@ _PRESENT = b"\x02"
 # An offset takes a microsecond to write; its lowest 13 bits are looked up, the rest is shared.
 _LOW = [bytes((offset << 1 & 0x7F | 0x80, offset >> 6 | 0x80)) for offset in range(2**13)]
 _MASK = len(_LOW) - 1
-
-
-class OutcomeReward(Protocol):
-    """What the outcome keeps of a reward."""
-
-    reward_id: str
-    name: str
-    value: float
-    ts: int
-    offset: int
-    metadata: Mapping[str, str]
 
 
 def rules_part(before: int | None, window_ms: int, backward_ms: int, grace_ms: int) -> bytes:
@@ -76,38 +60,65 @@ def defaulted(
         What stands before an outcome.
     """
     values: list[bytes] = []
-    before, behind, join = header + _DEFAULTED, rules + END + _PRESENT, b"".join
+    before, behind = header + _DEFAULTED, rules + END + _PRESENT
+    body = itemgetter(slice(skip, None))
     start = 0
     while start < len(source_offsets):
         block = source_offsets[start] // len(_LOW)
         end = bisect_left(source_offsets, (block + 1) * len(_LOW), start)
-        offsets, block_frames = source_offsets[start:end], frames[start:end]
         if block:
-            last = _write_unsigned(block) + behind
-            values += [
-                join((before, _LOW[offset & _MASK], last, frame[skip:]))
-                for offset, frame in zip(offsets, block_frames, strict=True)
-            ]
+            last = _high(block) + behind
+            offsets = [_LOW[offset & _MASK] for offset in source_offsets[start:end]]
         else:
-            values += [
-                join((before, write_long(offset), behind, frame[skip:]))
-                for offset, frame in zip(offsets, block_frames, strict=True)
-            ]
+            last = behind
+            offsets = list(map(write_long, source_offsets[start:end]))
+        parts = zip(repeat(before), offsets, repeat(last), map(body, frames[start:end]))
+        values += map(b"".join, parts)
         start = end
     return values
 
 
 def joined(
-    source_offset: int,
-    rules: bytes,
-    rewards: Sequence[OutcomeReward],
-    decision: bytes,
-    header: bytes,
+    source_offset: int, rules: bytes, rewards: Sequence[bytes], decision: bytes, header: bytes
 ) -> bytes:
-    """Write the outcome of a decision, given without its header, with at least one reward."""
-    block = write_long(len(rewards)) + b"".join(map(_reward, rewards)) + END
-    offset = write_long(source_offset)
-    return b"".join((header, _JOINED, offset, rules, block, _PRESENT, decision))
+    """Write the outcome of a decision, given without its header, with at least one reward.
+
+    Parameters
+    ----------
+    source_offset, rules, header
+        As for `defaulted`.
+    rewards
+        What `reward_part` gave, in the order of their log.
+    decision
+        The decision's bytes without a header.
+    """
+    parts = (header, _JOINED, _offset(source_offset), rules, write_long(len(rewards)), *rewards)
+    return b"".join((*parts, END, _PRESENT, decision))
+
+
+def reward_part(frame: bytes, start: int, offset: int) -> bytes:
+    """Give what an outcome says of a reward.
+
+    Parameters
+    ----------
+    frame
+        The reward, as the current schema writes it, behind its header.
+    start
+        Length of the header.
+    offset
+        Of the reward in its log.
+    """
+    first = at = behind_text(frame, behind_text(frame, start))  # bandit, decision_id
+    at = behind_text(frame, behind_text(frame, at)) + 8  # reward_id, name, value
+    while frame[at] >= 0x80:
+        at += 1
+    at += 1
+    return b"".join((frame[first:at], _offset(offset), frame[at:]))
+
+
+def reward_id(part: bytes) -> bytes:
+    """Give the identity of a reward from what `reward_part` gave."""
+    return read_text(part, 0)
 
 
 def oversize(source_offset: int, rules: bytes, header: bytes) -> bytes:
@@ -130,8 +141,15 @@ def may_be_joined(value: bytes | None, header: bytes) -> bool:
     return not value.startswith(header) or value.startswith(header + _JOINED)
 
 
-def _write_unsigned(number: int) -> bytes:
-    return write_long(number >> 1 ^ -(number & 1))  # its zigzag is the number
+def _offset(offset: int) -> bytes:
+    block = offset // len(_LOW)
+    return _LOW[offset & _MASK] + _high(block) if block else write_long(offset)
+
+
+@lru_cache(maxsize=64)
+def _high(block: int) -> bytes:
+    """Write what offsets of a block share: its number, unsigned."""
+    return write_long(block >> 1 ^ -(block & 1))  # its zigzag is the number
 
 
 def source_offset(value: bytes, start: int) -> int:
@@ -158,16 +176,3 @@ def source_offset(value: bytes, start: int) -> int:
         return read_long(value, start + len(_JOINED))
     except IndexError:
         raise EventError("truncated", f"an outcome of {len(value)} bytes") from None
-
-
-def _reward(reward: OutcomeReward) -> bytes:
-    return b"".join(
-        (
-            write_text(reward.reward_id),
-            write_text(reward.name),
-            write_double(reward.value),
-            write_long(reward.ts),
-            write_long(reward.offset),
-            write_texts(reward.metadata),
-        )
-    )

@@ -44,7 +44,7 @@ def test_columns_equal_the_reference(name: str, data: st.DataObject) -> None:
     batch = columns(name, [WIRE.frame(name, body) for body in bodies], WIRE)
     assert batch.table.schema.equals(arrow_schema(name))
     assert repr(rows(batch.table)) == repr([decode(name, body) for body in bodies])
-    assert batch.bodies == bodies
+    assert batch.frames == [WIRE.frame(name, body) for body in bodies]
     assert batch.rows.tolist() == list(range(len(bodies)))
     assert batch.bad == []
 
@@ -153,7 +153,7 @@ def test_other_writers_ways_are_read(entries: bytes) -> None:
     assert decode("reward", REWARD + entries)["metadata"] == expected
     batch = columns("reward", [WIRE.frame("reward", REWARD + entries)], WIRE)
     assert rows(batch.table)[0]["metadata"] == expected
-    assert batch.bodies == [REWARD + entries]
+    assert batch.frames == [WIRE.frame("reward", REWARD + entries)]
 
 
 @given(st.lists(st.sampled_from(["good", "none", "empty", "cut", "long", "magic", "other"])))

@@ -61,7 +61,7 @@ def test_what_one_process_writes_another_reads(settings: RegistrySettings) -> No
     for name, value in zip(("decision", "reward", "outcome"), values, strict=True):
         assert value[:1] == b"\x00"
         assert reader.loads(name, value) == EXAMPLES[name]
-    assert columns("reward", [values[1]], reader).bodies == [values[1][5:]]
+    assert columns("reward", [values[1]], reader).frames == [values[1]]
 
 
 def test_a_schema_is_registered_once(

@@ -97,7 +97,7 @@ def test_both_formats_are_read(name: str, writer: Wire) -> None:
 
 
 def test_an_older_schema_is_resolved() -> None:
-    """Bytes of another schema become a record, a row and a body of the current one."""
+    """Bytes of another schema become a record, a row and a frame of the current one."""
     value = b"\x00\x00\x00\x00\x08" + _old_reward()
     expected = {**EXAMPLES["reward"], "metadata": {}}
     assert not BOTH.split("reward", value).writer.is_current("reward")
@@ -105,7 +105,7 @@ def test_an_older_schema_is_resolved() -> None:
     newer = BOTH.dumps("reward", EXAMPLES["reward"])
     batch = columns("reward", [newer, value, value[:-1], SINGLE.dumps("reward", expected)], BOTH)
     assert rows(batch.table) == [EXAMPLES["reward"], expected, expected]
-    assert batch.bodies == [encode("reward", row) for row in rows(batch.table)]
+    assert batch.frames == [BOTH.dumps("reward", row) for row in rows(batch.table)]
     assert [(bad.index, bad.error.reason) for bad in batch.bad] == [(2, "truncated")]
 
 
