@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -44,6 +45,9 @@ _CLIENT_KBYTES = 16_384
 _RESPONSE_BYTES = 8_000_000
 _PATIENCE_S = 30.0
 _ANSWER_S = 2.0
+
+_TIME = itemgetter(1)
+"""Of what a message says of its timestamp: that, after its kind."""
 
 Place = tuple[str, int]
 Lost = Callable[[Place, BandstandError], None]
@@ -77,17 +81,17 @@ class _Batch:
 
     def add(self, messages: Sequence[Any]) -> int:
         """Take the next records, and give their size."""
-        offsets: list[Any] = list(map(Message.offset, messages))
+        offsets = _offsets(messages)
         keys, values = list(map(Message.key, messages)), list(map(Message.value, messages))
         if None in values:
             for message in messages:
                 if message.value() is None:
                     self.headers[message.offset()] = message.headers() or ()
-        size = sum(map(len, filter(None, chain(keys, values)))) + _ROW_BYTES * len(offsets)
+        size = _nbytes(keys) + _nbytes(values) + _ROW_BYTES * len(offsets)
         self.size += size
         self.end = offsets[-1] + 1
         self.offsets += offsets
-        self.timestamps += [time for _, time in map(Message.timestamp, messages)]
+        self.timestamps += map(_TIME, map(Message.timestamp, messages))
         self.keys += keys
         self.values += values
         return size
@@ -258,10 +262,12 @@ class LogReader:
         most = max(1, min(_MOST_ROWS, _MOST_BYTES // self._mean_bytes))
         with broker_errors("reading the logs of the join"):
             messages = self._consumer.consume(most, 0)
-        errors = [message for message in messages if message.error() is not None]
-        records = [message for message in messages if message.error() is None]
+        errors, records = list[Message](), messages
+        if any(map(Message.error, messages)):
+            errors = [message for message in messages if message.error() is not None]
+            records = [message for message in messages if message.error() is None]
         kept = self.kept_bytes
-        for place, run in _runs(records):
+        for place, run in _runs(records) if records else ():
             if place in self._logs:
                 self._logs[place].put(run)
         if records:
@@ -342,8 +348,27 @@ class LogReader:
 
 
 def _runs(messages: Sequence[Any]) -> Iterable[tuple[Place, Sequence[Any]]]:
-    """Cut messages where another log begins."""
-    logs: Any = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+    """Cut messages, one at least, where another log begins."""
+    topics: list[Any] = list(map(Message.topic, messages))
+    partitions: list[Any] = list(map(Message.partition, messages))
+    if topics.count(topics[0]) == len(topics) and len(set(partitions)) == 1:
+        yield (topics[0], partitions[0]), messages
+        return
     rest = iter(messages)
-    for place, run in groupby(logs):
+    for place, run in groupby(zip(topics, partitions, strict=True)):
         yield place, list(islice(rest, len(list(run))))
+
+
+def _offsets(messages: Sequence[Any]) -> Sequence[Any]:
+    """Give the offsets of messages of one log; hardly ever does one leave out any."""
+    first, behind = messages[0].offset(), messages[-1].offset() + 1
+    if behind - first == len(messages):
+        return range(first, behind)
+    return list(map(Message.offset, messages))
+
+
+def _nbytes(parts: Sequence[bytes | None]) -> int:
+    try:
+        return sum(map(len, parts))  # type: ignore[arg-type]
+    except TypeError:  # some are None, as those of ticks
+        return sum(map(len, filter(None, parts)))

@@ -8,9 +8,10 @@ after it, and a full queue makes the join wait instead of dropping.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import repeat
+from operator import length_hint
 from typing import Any
 
 from confluent_kafka import KafkaException, Message, Producer
@@ -42,11 +43,6 @@ class _Queued:
     @property
     def left(self) -> int:
         return len(self.keys) - self.sent
-
-    def rows(self) -> Iterator[tuple[bytes, int, bytes | None]]:
-        """Give what isn't queued with the client yet."""
-        rows = zip(self.keys, self.timestamps, self.values, strict=True)
-        return islice(rows, self.sent, None)
 
 
 class GaplessProducer:
@@ -123,18 +119,25 @@ class GaplessProducer:
         """Give the client as much as it has room for; tell whether that was all."""
         if self._failed:
             return False
-        topic, partition, headers = queued.topic, queued.partition, queued.headers
-        produce, sent = self._producer.produce, queued.sent
+        topic, partition, none = repeat(queued.topic), repeat(queued.partition), repeat(None)
+        keys, times, values = (
+            iter(column[queued.sent :])
+            for column in (queued.keys, queued.timestamps, queued.values)
+        )
+        # In one call, and by position: anything else takes half as long again, a million times.
+        calls = map(
+            self._producer.produce,
+            *(topic, values, keys, partition, none, none, times, repeat(queued.headers)),
+        )
+        refused = 1
         try:
-            for key, timestamp, value in queued.rows():
-                # By position: to read names takes half as long again, a million times.
-                produce(topic, value, key, partition, None, None, timestamp, headers)
-                sent += 1
+            deque(calls, maxlen=0)
+            refused = 0
         except BufferError:
             self._notice()
         except KafkaException as error:
-            self._fail(topic, partition, error.args[0])
-        queued.sent = sent
+            self._fail(queued.topic, queued.partition, error.args[0])
+        queued.sent = len(queued.keys) - length_hint(keys) - refused
         return not queued.left
 
     def _notice(self) -> None:
