@@ -19,12 +19,11 @@ from bandstand.kafka import (
     broker_errors,
     consumer_config,
     is_record,
-    leave,
-    membership,
     partition_count,
     poll_batch,
 )
 from bandstand.logs import get_logger
+from bandstand.membership import leave, membership
 from bandstand.partitioner import partition_for
 from bandstand.role import Role, persist, running
 from bandstand.schemas.topics import TopicNames
@@ -92,11 +91,11 @@ def run(settings: Settings) -> None:
         If Kafka refuses for good.
     """
     with running("learn", settings) as role:
-        topics.require(settings)
         persist(role, lambda: _learn(role))
 
 
 def _learn(role: Role) -> None:
+    topics.require(role.settings)
     try:
         Learner(role).run()
     except FencedError:

@@ -26,13 +26,12 @@ from bandstand.kafka import (
     broker_errors,
     consumer_config,
     is_record,
-    leave,
-    membership,
     partition_count,
     poll_batch,
     producer_config,
 )
 from bandstand.logs import get_logger
+from bandstand.membership import leave, membership
 from bandstand.partitioner import partition_for
 from bandstand.role import Role, persist, running
 from bandstand.schemas.topics import TopicNames
@@ -76,8 +75,12 @@ def run(settings: Settings) -> None:
         If Kafka refuses for good.
     """
     with running("publish", settings) as role:
-        topics.require(settings)
-        persist(role, lambda: Publisher(role).run())
+        persist(role, lambda: _publish(role))
+
+
+def _publish(role: Role) -> None:
+    topics.require(role.settings)
+    Publisher(role).run()
 
 
 class Publisher:
