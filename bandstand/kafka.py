@@ -24,6 +24,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from bandstand import clients
 from bandstand.errors import BandstandError, BrokerError, TopicError
 from bandstand.logs import get_logger
 from bandstand.settings import Settings
@@ -129,7 +130,7 @@ def admin(
     """
     with broker_errors("making an admin client"):
         hooks: dict[str, Any] = {} if error_cb is None else {"error_cb": error_cb, "log_level": 0}
-        return AdminClient({**_connection(settings), **_dotted(overrides), **hooks})
+        return clients.AdminClient({**_connection(settings), **_dotted(overrides), **hooks})
 
 
 def _connection(settings: Settings) -> dict[str, Any]:
@@ -322,7 +323,7 @@ class TopicReader:
             auto_offset_reset="earliest",
         )
         with broker_errors(f"reading topic {topic!r}"):
-            self._consumer = Consumer(configuration)
+            self._consumer = clients.Consumer(configuration)
         if partitions is None:
             partitions = self._all_partitions()
         self._behind = set(partitions)

@@ -15,6 +15,7 @@ from bandstand.errors import BandstandError, BrokerError, TopicError
 from bandstand.logs import configure_logs, get_logger
 from bandstand.probe import Probe
 from bandstand.settings import Settings
+from bandstand.watchdog import Watchdog
 from bandstand.web import Health, WebServer
 
 __all__ = ["Role", "die", "on_signals", "persist", "running"]
@@ -66,7 +67,7 @@ def die(role: str, error: BaseException) -> None:
 def running(
     name: str, settings: Settings, actions: dict[str, Callable[[], None]] | None = None
 ) -> Iterator[Role]:
-    """Run a role: logs, signals and the web server are set up inside and put away after.
+    """Run a role: logs, signals, web server and watchdog are set up inside and put away after.
 
     Parameters
     ----------
@@ -81,11 +82,14 @@ def running(
     role = Role(name, settings)
     web = WebServer(settings.web, role.health, actions)
     web.start()
+    watchdog = Watchdog(settings, lambda error: die(name, error))
+    watchdog.start()
     with _signals(role):
         _log.info("role starts", role=name, pid=os.getpid(), web=web.url)
         try:
             yield role
         finally:
+            watchdog.stop()
             web.stop()
     _log.info("role ends", role=name)
 

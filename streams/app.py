@@ -32,6 +32,7 @@ from bandstand.streams.lanes import Lanes
 from bandstand.streams.log_reader import Found, LogReader
 from bandstand.streams.topic_watch import TopicWatch
 from bandstand.streams.transport import Batch, BatchTransport
+from bandstand.watchdog import Watchdog
 from bandstand.web import Health, WebServer
 
 __all__ = ["create_app", "credentials"]
@@ -60,6 +61,7 @@ def _command_line_app() -> Any:
     lanes = Lanes(settings, role.health, _die)
     web = WebServer(settings.web, role.health, {"/clock/accept": lanes.accept_time})
     web.start()
+    Watchdog(settings, _die).start()
     _log.info("join runs under faust", web=web.url)
     apps: list[Any] = []
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from confluent_kafka import Consumer, TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
 
+from bandstand import clients
 from bandstand.errors import LogGapError
 from bandstand.kafka import (
     broker_errors,
@@ -122,7 +123,7 @@ class Learner:
         self._state_topic = names.learner_state
         self._letters = DeadLetters(role.settings, role.name, self._wire)
         self._specs = SpecFollower(role.settings, role.name)
-        self._consumer = Consumer(
+        self._consumer = clients.Consumer(
             consumer_config(
                 role.settings,
                 role.settings.learn.group,

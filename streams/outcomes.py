@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import KafkaException, Message
 
+from bandstand.clients import Producer
 from bandstand.errors import BrokerError
 from bandstand.kafka import producer_config
 from bandstand.settings import Settings

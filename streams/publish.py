@@ -15,11 +15,11 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     Message,
-    Producer,
     TopicPartition,
 )
 from prometheus_client import Counter, Gauge, Histogram
 
+from bandstand import clients
 from bandstand.errors import BrokerError, StateError
 from bandstand.kafka import (
     TopicReader,
@@ -99,7 +99,7 @@ class Publisher:
         self._names = TopicNames(settings.topics.prefix)
         self._core = PublishCore(wire_from(settings), settings.publish.keep_artifacts)
         self._specs = SpecFollower(settings, role.name)
-        self._consumer = Consumer(
+        self._consumer = clients.Consumer(
             consumer_config(
                 settings,
                 settings.publish.group,
@@ -108,7 +108,7 @@ class Publisher:
                 auto_offset_reset="earliest",
             )
         )
-        self._producer = Producer(
+        self._producer = clients.Producer(
             producer_config(
                 settings,
                 linger_ms=0,

@@ -16,9 +16,9 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
-    Producer,
 )
 
+from bandstand.clients import Producer
 from bandstand.errors import BandstandError, TopicError
 from bandstand.kafka import producer_config
 from bandstand.logs import get_logger
