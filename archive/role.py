@@ -20,7 +20,7 @@ from bandstand.archive.store import Store
 from bandstand.archive.uploads import Upload, Uploads
 from bandstand.archive.writer import File, build
 from bandstand.logs import get_logger
-from bandstand.role import Role, running
+from bandstand.role import Role, persist, running
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire, wire_from
 from bandstand.settings import ArchiveSettings, Settings
@@ -52,6 +52,8 @@ def run(settings: Settings) -> None:
         If the store holds other records than the log under the name of a file.
     LogGapError
         If records are gone from a log before they were archived.
+    BrokerError
+        If Kafka refuses for good.
     """
     topics, wire = archived_topics(settings), wire_from(settings)
     with running("archive", settings) as role:
@@ -62,9 +64,15 @@ def run(settings: Settings) -> None:
             lambda upload: _file(upload, topics, wire), store, role.health, _UPLOAD_THREADS
         )
         archive = _Archive(role, settings.archive, uploads)
-        source = Source(settings, topics, archive.assigned, archive.revoked, role.stop)
-        with closing(source):
-            archive.run(source)
+        sources: list[Source] = []
+
+        def begin() -> None:
+            sources.append(Source(settings, topics, archive.assigned, archive.revoked, role.stop))
+
+        persist(role, begin)
+        for source in sources:
+            with closing(source):
+                archive.run(source)
 
 
 def archived_topics(settings: Settings) -> dict[str, tuple[str, ...]]:

@@ -22,6 +22,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from bandstand import clients
 from bandstand.durations import milliseconds
 from bandstand.errors import BrokerError, LogGapError
 from bandstand.kafka import broker_errors, consumer_config, partition_count
@@ -95,7 +96,7 @@ class Source:
         """Assigned within the last `read`, not read yet."""
         self._held = False
         session = milliseconds(settings.archive.session_timeout)
-        self._consumer = Consumer(
+        self._consumer = clients.Consumer(
             consumer_config(
                 settings,
                 self._group,

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import Any, Literal
 
 from confluent_kafka import (
@@ -25,7 +24,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from bandstand.durations import milliseconds
+from bandstand import clients
 from bandstand.errors import BandstandError, BrokerError, TopicError
 from bandstand.logs import get_logger
 from bandstand.settings import Settings
@@ -39,8 +38,6 @@ __all__ = [
     "end_offsets",
     "is_passing",
     "is_record",
-    "leave",
-    "membership",
     "partition_count",
     "poll_batch",
     "producer_config",
@@ -64,7 +61,6 @@ _PASSING = (
 
 _log = get_logger(__name__)
 _METADATA_TIMEOUT_S = 10.0
-_HEARTBEAT_MS = 500
 _ADVICE = "is Kafka up where kafka.bootstrap_servers says?"
 
 
@@ -113,13 +109,17 @@ def consumer_config(settings: Settings, group_id: str, **overrides: object) -> d
     }
 
 
-def admin(settings: Settings, **overrides: object) -> AdminClient:
+def admin(
+    settings: Settings, error_cb: Callable[[KafkaError], None] | None = None, **overrides: object
+) -> AdminClient:
     """Give an admin client.
 
     Parameters
     ----------
     settings
         Where the broker is and how to reach it.
+    error_cb
+        Called with what is wrong with its connections, in its `poll`, instead of logs.
     overrides
         librdkafka properties, underscores for dots.
 
@@ -129,7 +129,8 @@ def admin(settings: Settings, **overrides: object) -> AdminClient:
         If the settings aren't fit to make one.
     """
     with broker_errors("making an admin client"):
-        return AdminClient({**_connection(settings), **_dotted(overrides)})
+        hooks: dict[str, Any] = {} if error_cb is None else {"error_cb": error_cb, "log_level": 0}
+        return clients.AdminClient({**_connection(settings), **_dotted(overrides), **hooks})
 
 
 def _connection(settings: Settings) -> dict[str, Any]:
@@ -251,32 +252,6 @@ def poll_batch(consumer: Consumer, timeout: float, most: int) -> list[Message]:
     return [first, *consumer.consume(most - 1, 0)] if most > 1 else [first]
 
 
-def membership(session_timeout: timedelta) -> dict[str, object]:
-    """Give the properties of a member of a group whose partitions move one by one.
-
-    Heartbeats are much more frequent than the session needs: they are also how a member learns
-    that a rebalance has begun, and one takes several rounds.
-    """
-    session = milliseconds(session_timeout)
-    return {
-        "partition_assignment_strategy": "cooperative-sticky",
-        "session_timeout_ms": session,
-        "heartbeat_interval_ms": min(session // 3, _HEARTBEAT_MS),
-    }
-
-
-def leave(consumer: Consumer, seconds: float = 2.0) -> None:
-    """Leave the group and close, waiting for a rebalance under way for some seconds at most.
-
-    Where that isn't enough, the session timeout does the rest.
-    """
-    thread = threading.Thread(target=consumer.close, name="leave", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        _log.warning("didn't leave the group in time, a rebalance is under way", seconds=seconds)
-
-
 def is_record(message: Message, topic: str) -> bool:
     """Tell a record from an event of the client, such as the end of a partition.
 
@@ -348,7 +323,7 @@ class TopicReader:
             auto_offset_reset="earliest",
         )
         with broker_errors(f"reading topic {topic!r}"):
-            self._consumer = Consumer(configuration)
+            self._consumer = clients.Consumer(configuration)
         if partitions is None:
             partitions = self._all_partitions()
         self._behind = set(partitions)

@@ -6,20 +6,30 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from bandstand.errors import BrokerError
+from bandstand.errors import BandstandError, BrokerError, TopicError
 from bandstand.logs import configure_logs, get_logger
+from bandstand.probe import Probe
 from bandstand.settings import Settings
+from bandstand.watchdog import Watchdog
 from bandstand.web import Health, WebServer
 
-__all__ = ["Role", "die", "on_signals", "running"]
+__all__ = ["Role", "die", "on_signals", "persist", "running"]
 
 _log = get_logger(__name__)
 _EXIT_SOFTWARE = 70
 _RETRY_S = 0.5
+_ASK_S = 0.5
+_PAUSE_S = 0.1
+_SLOW_S = 1.0
+"""How long a first answer may take before anything is said of it."""
+_SAY_AGAIN_S = 60.0
+_DENIES_S = 10.0
+"""For how long a broker that was away may deny topics that it has."""
 
 
 class Role:
@@ -57,7 +67,7 @@ def die(role: str, error: BaseException) -> None:
 def running(
     name: str, settings: Settings, actions: dict[str, Callable[[], None]] | None = None
 ) -> Iterator[Role]:
-    """Run a role: logs, signals and the web server are set up inside and put away after.
+    """Run a role: logs, signals, web server and watchdog are set up inside and put away after.
 
     Parameters
     ----------
@@ -72,11 +82,14 @@ def running(
     role = Role(name, settings)
     web = WebServer(settings.web, role.health, actions)
     web.start()
+    watchdog = Watchdog(settings, lambda error: die(name, error))
+    watchdog.start()
     with _signals(role):
         _log.info("role starts", role=name, pid=os.getpid(), web=web.url)
         try:
             yield role
         finally:
+            watchdog.stop()
             web.stop()
     _log.info("role ends", role=name)
 
@@ -106,30 +119,69 @@ def on_signals(act: Callable[[str], None]) -> Iterator[None]:
 
 
 def persist(role: Role, work: Callable[[], None]) -> None:
-    """Do the work of a role, and begin it anew when Kafka was away, until told to stop.
+    """Do the work of a role when Kafka answers, and begin it anew whenever Kafka was away.
 
     Parameters
     ----------
     role
-        The running role; while it isn't done with beginning, it isn't ready.
+        The running role; while it waits, it isn't ready, and ends at once when it is told to.
     work
-        Returns when the role is told to stop. All that it must remember is in Kafka.
+        Returns when it is done, or the role is told to stop. All that it must remember is in Kafka.
 
     Raises
     ------
     BrokerError
         If Kafka refuses for good.
+    TopicError
+        If a topic is missing, or set up in a way that would lose data.
     """
+    away, back = False, 0.0
     while not role.stop.is_set():
+        if _wait_for_kafka(role) or away:
+            away, back = False, time.monotonic()
+        if role.stop.is_set():
+            return
+        problem: BandstandError
         try:
             work()
         except BrokerError as error:
             if not error.passing:
                 raise
-            role.health.wait_for("kafka", str(error))
-            _log.warning("begins anew when Kafka answers", role=role.name, problem=str(error))
-            role.stop.wait(_RETRY_S)
-            role.health.arrived("kafka")
+            problem, away = error, True
+        except TopicError as error:
+            if time.monotonic() - back > _DENIES_S or not back:
+                raise
+            problem = error
+        else:
+            return
+        role.health.wait_for("kafka", str(problem))
+        _log.warning("begins anew when Kafka answers", role=role.name, problem=str(problem))
+        role.stop.wait(_RETRY_S)
+        role.health.arrived("kafka")
+
+
+def _wait_for_kafka(role: Role) -> bool:
+    """Wait until Kafka answers or the role is told to stop; tell whether it was away."""
+    probe = Probe(role.settings)
+    began = time.monotonic()
+    said: float | None = None
+    while not role.stop.is_set() and not probe.ask(_ASK_S):
+        now = time.monotonic()
+        role.health.wait_for("kafka", f"Kafka can't be reached: {probe.problem}")
+        if now - (said or began) > (_SLOW_S if said is None else _SAY_AGAIN_S):
+            said = now
+            _log.warning(
+                "Kafka can't be reached, waits for it",
+                role=role.name,
+                servers=role.settings.kafka.bootstrap_servers,
+                problem=probe.problem,
+                seconds=round(now - began),
+            )
+        role.stop.wait(_PAUSE_S)
+    role.health.arrived("kafka")
+    if said is not None and not role.stop.is_set():
+        _log.info("Kafka answers", role=role.name, after_seconds=round(time.monotonic() - began))
+    return said is not None
 
 
 @contextmanager

@@ -191,7 +191,6 @@ class JoinSettings(_Section):
     tick: PositiveDuration = timedelta(seconds=1)
     idle_tick: PositiveDuration = timedelta(seconds=10)
     pause: Duration = timedelta(seconds=5)
-    takeover: Duration = timedelta(seconds=15)
     settle: Duration = timedelta(seconds=15)
     brake: Duration = timedelta(seconds=5)
     brake_release: Duration = timedelta(minutes=10)

@@ -23,7 +23,7 @@ from yarl import URL
 
 from bandstand.errors import SettingsError
 from bandstand.logs import configure_logs, get_logger
-from bandstand.role import die
+from bandstand.role import Role, die, persist
 from bandstand.settings import KafkaSettings, Settings, load_settings
 from bandstand.streams import topics
 from bandstand.streams.join import leave_in_time
@@ -32,6 +32,7 @@ from bandstand.streams.lanes import Lanes
 from bandstand.streams.log_reader import Found, LogReader
 from bandstand.streams.topic_watch import TopicWatch
 from bandstand.streams.transport import Batch, BatchTransport
+from bandstand.watchdog import Watchdog
 from bandstand.web import Health, WebServer
 
 __all__ = ["create_app", "credentials"]
@@ -56,13 +57,20 @@ def __getattr__(name: str) -> Any:
 def _command_line_app() -> Any:
     settings = load_settings()
     configure_logs(settings.log)
-    topics.require(settings)
-    health = Health()
-    lanes = Lanes(settings, health, lambda error: die("join", error))
-    web = WebServer(settings.web, health, {"/clock/accept": lanes.accept_time})
+    role = Role("join", settings)
+    lanes = Lanes(settings, role.health, _die)
+    web = WebServer(settings.web, role.health, {"/clock/accept": lanes.accept_time})
     web.start()
+    Watchdog(settings, _die).start()
     _log.info("join runs under faust", web=web.url)
-    return create_app(settings, lanes, health)
+    apps: list[Any] = []
+
+    def begin() -> None:
+        topics.require(settings)
+        apps.append(create_app(settings, lanes, role.health))
+
+    persist(role, begin)  # until Faust runs, signals do what they do to any process
+    return apps[0]
 
 
 def create_app(settings: Settings, lanes: Lanes, health: Health) -> Any:

@@ -11,9 +11,10 @@ import time
 from collections import deque
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, Message
 from prometheus_client import Counter
 
+from bandstand.clients import Producer
 from bandstand.errors import BrokerError
 from bandstand.kafka import broker_errors, producer_config
 from bandstand.schemas.topics import TopicNames

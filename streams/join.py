@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from bandstand.logs import get_logger
-from bandstand.role import Role, die, running
+from bandstand.role import Role, die, persist, running
 from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.lanes import Lanes
@@ -33,13 +33,17 @@ def run(settings: Settings) -> None:
     TopicError
         If a topic is missing, or set up in a way that would lose data.
     BrokerError
-        If Kafka refuses or can't be reached at the start.
+        If Kafka refuses for good.
     """
     lanes: list[Lanes] = []
     with running("join", settings, {"/clock/accept": lambda: lanes[0].accept_time()}) as role:
-        topics.require(settings)
-        lanes.append(Lanes(settings, role.health, lambda error: die("join", error)))
-        asyncio.run(_serve(role, lanes[0]))
+        persist(role, lambda: _join(role, lanes))
+
+
+def _join(role: Role, lanes: list[Lanes]) -> None:
+    topics.require(role.settings)
+    lanes[:] = [Lanes(role.settings, role.health, lambda error: die("join", error))]
+    asyncio.run(_serve(role, lanes[0]))
 
 
 async def _serve(role: Role, lanes: Lanes) -> None:

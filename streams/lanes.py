@@ -7,6 +7,7 @@ this worker, which goes on with the others; where it was the last one, the worke
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -155,7 +156,9 @@ class Lanes:
         }
         self._letters = DeadLetters(settings, "join", self._wire)
         self._clock = BrokerClock(settings)
-        self._ticker = Ticker(settings, self._clock, lost=self.lost, die=self._die)
+        self._ticker = Ticker(
+            settings, self._clock, watched=self._places(), lost=self.lost, die=self._die
+        )
         self._ends = LogEnds(settings)
         self._starts = Starts(settings, self._ends, self._clock)
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="opener")
@@ -288,10 +291,21 @@ class Lanes:
         if last:
             self._die(error)
         self._let_go({key for key in self._assigned if key[0] == lane})
+        for place in self._places(lane):
+            self._ticker.forget(place)
         _log.critical("lane given up; the others go on", lane=lane, why=str(error))
         LANES_GIVEN_UP.labels(lane).set(1)
         self._health.wait_for(f"lane {lane}", f"given up: {error}")
         self._tell_readiness()
+
+    def _places(self, *lanes: str) -> list[Place]:
+        """Give all logs of some lanes, or of all, whoever owns them."""
+        return [
+            Place(self._topics[lane][log], partition)
+            for lane in lanes or self._topics
+            for log in _LOGS
+            for partition in range(self._settings.lanes[lane].partitions)
+        ]
 
     def _let_go(self, keys: Iterable[tuple[str, int]]) -> None:
         with self._lock:
@@ -362,17 +376,23 @@ class Lanes:
 
     def _open_logs(self, own: OwnPartition, rules: Rules, *, fresh: bool) -> None:
         opened = broker_time(self._clock)
-        since = opened.broker_ms - milliseconds(self._settings.join.takeover)
+        join = self._settings.join
+        # A killed worker's logs come over within its session and a rebalance; older ticks will
+        # hardly have been heard all the while, so that a log without a younger one may settle.
+        look_back = join.pause + join.idle_tick + 2 * join.session_timeout
+        since = opened.broker_ms - milliseconds(look_back)
         ticks = {log: self._ends.last_tick(*own.places[log], since) for log in _LOGS}
         with self._lock:
             if not self._is_ours(own.lane, own.partition):
                 return
-            for log, last_tick in ticks.items():
+            for log, tick in ticks.items():
+                never = None if fresh else -math.inf
+                ago = None if tick is None else (opened.broker_ms - tick) / 1_000
                 self._ticker.open(
                     own.places[log],
                     header=rules.to_header(),
                     opened=opened.at,
-                    settled=fresh if last_tick is None else last_tick >= since,
+                    ticked=never if ago is None else opened.at - ago,
                     busy=partial(own.busy, log),
                 )
             self._own[own.lane, own.partition] = own

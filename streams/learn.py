@@ -14,17 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from confluent_kafka import Consumer, TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
 
+from bandstand import clients
 from bandstand.errors import LogGapError
 from bandstand.kafka import (
     broker_errors,
     consumer_config,
     is_record,
-    leave,
-    membership,
     partition_count,
     poll_batch,
 )
 from bandstand.logs import get_logger
+from bandstand.membership import leave, membership
 from bandstand.partitioner import partition_for
 from bandstand.role import Role, persist, running
 from bandstand.schemas.topics import TopicNames
@@ -92,11 +92,11 @@ def run(settings: Settings) -> None:
         If Kafka refuses for good.
     """
     with running("learn", settings) as role:
-        topics.require(settings)
         persist(role, lambda: _learn(role))
 
 
 def _learn(role: Role) -> None:
+    topics.require(role.settings)
     try:
         Learner(role).run()
     except FencedError:
@@ -123,7 +123,7 @@ class Learner:
         self._state_topic = names.learner_state
         self._letters = DeadLetters(role.settings, role.name, self._wire)
         self._specs = SpecFollower(role.settings, role.name)
-        self._consumer = Consumer(
+        self._consumer = clients.Consumer(
             consumer_config(
                 role.settings,
                 role.settings.learn.group,

@@ -21,8 +21,9 @@ from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from bandstand.clients import Consumer
 from bandstand.errors import BandstandError, BrokerError, LogGapError
 from bandstand.kafka import broker_errors, consumer_config, is_passing
 from bandstand.logs import get_logger

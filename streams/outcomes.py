@@ -14,8 +14,9 @@ from itertools import repeat
 from operator import length_hint
 from typing import Any
 
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import KafkaException, Message
 
+from bandstand.clients import Producer
 from bandstand.errors import BrokerError
 from bandstand.kafka import producer_config
 from bandstand.settings import Settings

@@ -15,24 +15,23 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     Message,
-    Producer,
     TopicPartition,
 )
 from prometheus_client import Counter, Gauge, Histogram
 
+from bandstand import clients
 from bandstand.errors import BrokerError, StateError
 from bandstand.kafka import (
     TopicReader,
     broker_errors,
     consumer_config,
     is_record,
-    leave,
-    membership,
     partition_count,
     poll_batch,
     producer_config,
 )
 from bandstand.logs import get_logger
+from bandstand.membership import leave, membership
 from bandstand.partitioner import partition_for
 from bandstand.role import Role, persist, running
 from bandstand.schemas.topics import TopicNames
@@ -76,8 +75,12 @@ def run(settings: Settings) -> None:
         If Kafka refuses for good.
     """
     with running("publish", settings) as role:
-        topics.require(settings)
-        persist(role, lambda: Publisher(role).run())
+        persist(role, lambda: _publish(role))
+
+
+def _publish(role: Role) -> None:
+    topics.require(role.settings)
+    Publisher(role).run()
 
 
 class Publisher:
@@ -96,7 +99,7 @@ class Publisher:
         self._names = TopicNames(settings.topics.prefix)
         self._core = PublishCore(wire_from(settings), settings.publish.keep_artifacts)
         self._specs = SpecFollower(settings, role.name)
-        self._consumer = Consumer(
+        self._consumer = clients.Consumer(
             consumer_config(
                 settings,
                 settings.publish.group,
@@ -105,7 +108,7 @@ class Publisher:
                 auto_offset_reset="earliest",
             )
         )
-        self._producer = Producer(
+        self._producer = clients.Producer(
             producer_config(
                 settings,
                 linger_ms=0,

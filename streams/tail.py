@@ -10,9 +10,10 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import ConfigResource, ResourceType
 
+from bandstand.clients import Consumer
 from bandstand.errors import BrokerError
 from bandstand.kafka import admin, broker_errors, consumer_config, partition_count
 from bandstand.schemas.topics import TICK_KEY

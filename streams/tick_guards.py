@@ -12,7 +12,7 @@ from bandstand.durations import format_duration, milliseconds
 from bandstand.errors import SettingsError
 from bandstand.settings import JoinSettings
 
-__all__ = ["Brake", "GuardRules", "LogClock", "Reading", "Verdict"]
+__all__ = ["Brake", "GuardRules", "Heard", "LogClock", "Reading", "Verdict"]
 
 _DEADLINE_S = 2.0
 
@@ -170,6 +170,53 @@ class Brake:
         return reading.broker_ms - self._anchor.broker_ms - passed_ms > self._rules.brake_ms
 
 
+class Heard:
+    """Since when a log could be written without a pause, as far as this process has seen it.
+
+    Kept for logs of other owners, too: only who has heard its leader all the while can tell a
+    killed worker from a broker that was away.
+
+    Parameters
+    ----------
+    rules
+        The guards' settings.
+
+    Examples
+    --------
+    >>> heard = Heard(GuardRules(1, 10, pause=5, settle=15, brake_ms=5_000, brake_release=600))
+    >>> heard.answered(asked=10.0, now=10.1)
+    >>> heard.answered(asked=14.0, now=14.1)
+    >>> heard.known(ticked=11.0, now=16.0), heard.known(ticked=9.0, now=16.0)
+    (14.0, None)
+    >>> heard.known(ticked=16.5, now=17.0), heard.known(ticked=11.0, now=19.5)
+    (16.5, None)
+    """
+
+    def __init__(self, rules: GuardRules) -> None:
+        self._pause = rules.pause
+        self._span: tuple[float, float] | None = None
+        """From when to when it was answered, in one piece; other threads look at it."""
+
+    def answered(self, *, asked: float, now: float) -> None:
+        """Note that the log could be written; see `LogClock.answered`."""
+        since, last = self._span or (now, asked)
+        if asked - last > self._pause:
+            since = now
+        self._span = since, max(asked, last)
+
+    def known(self, *, ticked: float, now: float) -> float | None:
+        """Tell up to when a log was writable without a pause since its last tick; None: unknown.
+
+        Parameters
+        ----------
+        ticked, now
+            When it had that tick, and now; seconds of the monotonic clock.
+        """
+        since, last = self._span or (now, now)
+        known = max(ticked, last) if since <= ticked and self._span else ticked
+        return known if now - known <= self._pause else None
+
+
 class LogClock:
     """Decides about the ticks of one log.
 
@@ -177,25 +224,23 @@ class LogClock:
     ----------
     rules
         The guards' settings.
-    opened
-        Seconds of the monotonic clock at which the log was taken over.
-    settled
-        Whether the log may be ticked at once: it never had a tick, or its last one isn't older than
-        a take-over takes.
+    known
+        Up to when the log is known to have been writable since its last tick, without a pause;
+        seconds of the monotonic clock. None: that isn't known, so it must settle.
 
     Examples
     --------
     >>> rules = GuardRules(1, 10, pause=5, settle=15, brake_ms=5_000, brake_release=600)
-    >>> clock = LogClock(rules, opened=50.0, settled=True)
+    >>> clock = LogClock(rules, known=50.0)
     >>> clock.decide(Reading(1_000_100, at=50.1), now=50.1, busy=True, braked=False).reason
     'due'
     """
 
-    def __init__(self, rules: GuardRules, *, opened: float, settled: bool) -> None:
+    def __init__(self, rules: GuardRules, *, known: float | None) -> None:
         self._rules = rules
-        self._settled = settled
+        self._settled = known is not None
         self._answering_since: float | None = None
-        self._answered: float | None = opened if settled else None
+        self._answered = known
         self._written = False
         """Whether a tick was written since the log settled."""
         self._refused = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,9 +16,9 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
-    Producer,
 )
 
+from bandstand.clients import Producer
 from bandstand.errors import BandstandError, TopicError
 from bandstand.kafka import producer_config
 from bandstand.logs import get_logger
@@ -26,7 +26,7 @@ from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.settings import Settings
 from bandstand.streams.join_types import TICK_HEADER
 from bandstand.streams.leaders import GONE, RECONNECT_MS, Leaders, Place
-from bandstand.streams.tick_guards import Brake, GuardRules, LogClock, Reading
+from bandstand.streams.tick_guards import Brake, GuardRules, Heard, LogClock, Reading
 
 __all__ = ["BrokerClock", "TickState", "Ticker", "now"]
 
@@ -178,6 +178,8 @@ class Ticker:
         The settings in force.
     clock
         Gives the broker's time.
+    watched
+        All logs that may be opened one day: their leaders are asked all the while.
     lost
         Called with a log that can't be written any more, and why; from the ticker's thread.
     die
@@ -189,6 +191,7 @@ class Ticker:
         settings: Settings,
         clock: BrokerClock,
         *,
+        watched: Iterable[Place],
         lost: Callable[[Place, BandstandError], None],
         die: Callable[[BaseException], None],
     ) -> None:
@@ -200,6 +203,7 @@ class Ticker:
         self._leaders = Leaders(settings, timeout=self._rules.deadline)
         self._brake = Brake(self._rules)
         self._logs: dict[Place, _Ticked] = {}
+        self._heard = {place: Heard(self._rules) for place in watched}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._accept = threading.Event()
@@ -220,7 +224,7 @@ class Ticker:
         *,
         header: bytes,
         opened: float,
-        settled: bool,
+        ticked: float | None,
         busy: Callable[[], bool],
     ) -> None:
         """Begin to tick a log.
@@ -231,12 +235,18 @@ class Ticker:
             The log.
         header
             The lane's rules, for the tick's header.
-        opened, settled
-            See `LogClock`.
+        opened
+            When it was taken over; seconds of the monotonic clock.
+        ticked
+            When it had its last tick; None where it never had one, minus infinity where that was
+            too long ago to be found.
         busy
             Tells whether the log had a record since its last tick or a decision waits.
         """
-        clock = LogClock(self._rules, opened=opened, settled=settled)
+        known: float | None = opened
+        if ticked is not None:
+            known = self._heard[place].known(ticked=min(ticked, opened), now=opened)
+        clock = LogClock(self._rules, known=known)
         with self._lock:
             self._logs[place] = _Ticked(clock, header, busy)
 
@@ -244,6 +254,12 @@ class Ticker:
         """Write no more ticks into a log."""
         with self._lock:
             self._logs.pop(place, None)
+
+    def forget(self, place: Place) -> None:
+        """Ask no more for a log that won't be opened again."""
+        self.close(place)
+        with self._lock:
+            self._heard.pop(place, None)
 
     def accept(self) -> None:
         """Trust the broker's time as it is now: an operator says that it is right."""
@@ -268,7 +284,7 @@ class Ticker:
 
     def _round(self) -> None:
         with self._lock:
-            logs = dict(self._logs)
+            logs, watched = dict(self._logs), list(self._heard)
         # Also where no log is open: the brake must know the time before one is.
         reading = self._clock.read(within=self._rules.deadline)
         self._hear_leaders(logs)
@@ -281,7 +297,7 @@ class Ticker:
                 self._brake.trust(reading)
             for place, log in logs.items():
                 self._maybe_tick(place, log, reading, braked=braked)
-        self._ask_leaders(logs)
+        self._ask_leaders(watched)
 
     def _is_braked(self, reading: Reading) -> bool:
         if self._accept.is_set():
@@ -357,19 +373,21 @@ class Ticker:
             if left <= 0:
                 return
 
-    def _ask_leaders(self, logs: dict[Place, _Ticked]) -> None:
+    def _ask_leaders(self, watched: list[Place]) -> None:
         if self._leaders.asked or now() - self._asked < self._rules.pause / 5:
             return
-        silent = [place for place, log in logs.items() if log.reason != "due"]
-        if silent:
+        if watched:
             self._asked = now()
-            self._leaders.ask(silent)
+            self._leaders.ask(watched)
 
     def _hear_leaders(self, logs: dict[Place, _Ticked]) -> None:
         answer = self._leaders.hear()
         if answer is None:
             return
-        for place in answer.writable & logs.keys():
-            logs[place].clock.answered(asked=self._asked, now=now())
+        for place in answer.writable:
+            if place in self._heard:
+                self._heard[place].answered(asked=self._asked, now=now())
+            if place in logs:
+                logs[place].clock.answered(asked=self._asked, now=now())
         for place in answer.gone.keys() & logs.keys():
             self._note_gone(place, logs[place], answer.gone[place])

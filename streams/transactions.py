@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
+from bandstand.clients import Producer
 from bandstand.durations import milliseconds
 from bandstand.errors import BrokerError
 from bandstand.kafka import broker_errors, producer_config

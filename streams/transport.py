@@ -15,14 +15,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from bandstand.logs import get_logger
 from bandstand.streams.join_types import Records
 from bandstand.streams.log_reader import Found
 
 __all__ = ["Batch", "BatchTransport", "Read"]
 
+_log = get_logger(__name__)
+_CONNECT_AGAIN_S = 0.5
 _PAUSE_S = 0.02
 _IDLE_PAUSE_S = 0.05
 
@@ -47,6 +51,16 @@ class Batch(NamedTuple):
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's thread around aiokafka, for membership alone."""
+
+    async def on_start(self) -> None:
+        """Connect; wait for a broker that has gone away since it was last asked."""
+        while True:
+            try:
+                return await super().on_start()
+            except KafkaConnectionError as error:
+                _log.warning("the group can't be joined yet", why=str(error))
+                await self._ensure_consumer().stop()
+                await asyncio.sleep(_CONNECT_AGAIN_S)
 
     def stay(self) -> None:
         """Tell aiokafka that its owner is alive; without it, it leaves the group."""

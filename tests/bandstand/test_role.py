@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import requests
 
-from bandstand.errors import BrokerError
+from bandstand.errors import BrokerError, TopicError
+from bandstand.local import Kafka
 from bandstand.role import Role, persist
-from bandstand.settings import Settings
+from bandstand.settings import KafkaSettings, Settings
 
 ROLE = """
 from bandstand.role import running
@@ -113,11 +114,18 @@ def test_a_supervised_role_ends_with_its_parent(started: list[subprocess.Popen[s
     assert process.wait(10) == 0
 
 
-def test_a_role_begins_anew_when_kafka_was_away_and_ends_when_it_refuses() -> None:
-    """What passes is waited for, without being ready; what doesn't is an error."""
-    role = Role("thing", Settings())
+def test_a_role_begins_anew_when_kafka_was_away_and_ends_when_it_refuses(
+    bandstand_kafka: Kafka,
+) -> None:
+    """What passes is waited for, topics that a new broker denies, too; what doesn't is an error."""
+    kafka = KafkaSettings(bootstrap_servers=bandstand_kafka.bootstrap_servers)
+    role = Role("thing", Settings(kafka=kafka))
     role.health.started()
-    answers = [BrokerError("away", passing=True), BrokerError("no right to read")]
+    answers = [
+        BrokerError("away", passing=True),
+        TopicError("not known yet"),
+        BrokerError("no right to read"),
+    ]
     seen: list[bool] = []
 
     def work() -> None:
@@ -126,4 +134,4 @@ def test_a_role_begins_anew_when_kafka_was_away_and_ends_when_it_refuses() -> No
 
     with pytest.raises(BrokerError, match="no right"):
         persist(role, work)
-    assert seen == [True, True]
+    assert seen == [True, True, True]

@@ -88,6 +88,7 @@ class Bench:
             "BANDSTAND_JOIN__SESSION_TIMEOUT": "1s",
             "BANDSTAND_JOIN__TICK": "200ms",
             "BANDSTAND_JOIN__PROGRESS": "1s",
+            "BANDSTAND_JOIN__SETTLE": "3s",
             "BANDSTAND_LANES__DEFAULT__WINDOW": "1s",
             "BANDSTAND_LANES__DEFAULT__GRACE": "200ms",
             "BANDSTAND_LANES__DEFAULT__SKEW": "10s",

@@ -58,7 +58,6 @@ _SETTINGS = {
     "BANDSTAND_JOIN__TICK": "200ms",
     "BANDSTAND_JOIN__IDLE_TICK": "1s",
     "BANDSTAND_JOIN__PAUSE": "1s",
-    "BANDSTAND_JOIN__TAKEOVER": "3s",
     "BANDSTAND_JOIN__SETTLE": "2s",
     "BANDSTAND_JOIN__PROGRESS": "500ms",
     "BANDSTAND_LANES__DEFAULT__WINDOW": "1s",
@@ -92,8 +91,6 @@ class Storm:
         self.faults: Counter[str] = Counter()
         self.rounds: list[float] = []
         """Seconds that each took."""
-        self.started_again = 0
-        """Workers that ended because they found no broker at their start."""
         self._workers: dict[int, Worker] = {}
         self._measured = False
         self._starting = threading.Lock()
@@ -173,7 +170,6 @@ class Storm:
             "rounds": len(self.rounds),
             "seconds_per_round": _spread(self.rounds),
             "workers_started": len(self._bench.workers),
-            "workers_that_found_no_broker": self.started_again,
             "faults": dict(sorted(self.faults.items())),
             "decisions": dict(states["decisions"]),
             "rewards": dict(states["rewards"]),
@@ -220,17 +216,12 @@ class Storm:
         return self.checks.unfinished
 
     def _see_alive(self, slots: Iterable[int]) -> None:
-        """Start a worker again that found no broker at its start; no other one may have ended."""
+        """No worker may have ended: one that finds no broker at its start waits for it."""
         for slot in list(slots):
             worker = self._workers[slot]
             code = worker.process.poll()
-            if code is None:
-                continue
-            log = worker.log.read_text()
-            if code != 1 or "partitions assigned" in log or "BrokerError" not in log:
+            if code is not None:
                 raise DifferenceError(f"worker {slot} ended by itself, code {code}; {worker.log}")
-            self.started_again += 1
-            self._start([slot])
 
     def _strike(self, fault: Fault, began: float) -> None:
         time.sleep(max(0.0, began + fault.at - time.monotonic()))

@@ -28,6 +28,7 @@ def test_partitions_of_a_killed_worker_go_on_soon_after_its_session(
     settings = {
         "BANDSTAND_JOIN__SESSION_TIMEOUT": f"{session_s}s",
         "BANDSTAND_JOIN__TICK": "1s",
+        "BANDSTAND_JOIN__SETTLE": "15s",
     }
     bench = Bench(bandstand_kafka, bandstand_prefix, tmp_path, 2, None, **settings)
     bench.start().wait_until_logged("took over")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bandstand.errors import SettingsError
 from bandstand.settings import JoinSettings
-from bandstand.streams.tick_guards import Brake, GuardRules, LogClock, Reading
+from bandstand.streams.tick_guards import Brake, GuardRules, Heard, LogClock, Reading
 
 RULES = GuardRules(
     tick=1.0, idle_tick=10.0, pause=5.0, settle=15.0, brake_ms=5_000, brake_release=600.0
@@ -27,7 +27,7 @@ class Life:
         self.offset_ms = EPOCH_MS
         self.brake = Brake(RULES)
         self.brake.holds(self.reading())
-        self.clock = LogClock(RULES, opened=at, settled=settled)
+        self.clock = LogClock(RULES, known=at if settled else None)
         self.ticks: list[int] = []
 
     def reading(self) -> Reading:
@@ -173,6 +173,38 @@ def test_settle_is_needed_by_a_new_owner_after_a_long_time_without_ticks() -> No
     life = Life(settled=False)
     assert set(life.live(15)) == {"settle"}
     assert life.live(1) == ["due"]
+
+
+def _heard(*times: float) -> Heard:
+    heard = Heard(RULES)
+    for at in times:
+        heard.answered(asked=at, now=at)
+    return heard
+
+
+def test_a_new_owner_that_heard_the_leader_since_the_last_tick_goes_on() -> None:
+    """Its predecessor was killed, the leader wasn't away: known up to the last answer."""
+    heard = _heard(*range(100, 161, 4))
+    assert heard.known(ticked=120.0, now=161.0) == 160.0
+
+
+def test_a_new_owner_that_heard_the_leader_be_silent_settles() -> None:
+    """The broker was away since the last tick, for longer than a pause; before it matters not."""
+    heard = _heard(100, 104, 110, 114, 118)
+    assert heard.known(ticked=104.5, now=119.0) is None
+    assert heard.known(ticked=111.0, now=119.0) == 118.0
+
+
+def test_a_new_owner_that_hears_nobody_now_settles() -> None:
+    """What was heard up to a pause ago says nothing of the time since."""
+    assert _heard(100, 104, 108).known(ticked=101.0, now=113.5) is None
+
+
+def test_a_new_process_goes_on_for_a_pause_after_the_last_tick() -> None:
+    """It has heard nobody, but a tick is an answer, too."""
+    assert _heard().known(ticked=100.0, now=104.9) == 100.0
+    assert _heard().known(ticked=100.0, now=105.1) is None
+    assert _heard(103.0).known(ticked=100.0, now=105.1) is None
 
 
 def test_a_short_failure_needs_no_settling() -> None:

@@ -42,13 +42,13 @@ class _Bench:
         self.settings = settings
         topics.create(settings)
         self.clock = _Clock(settings)
-        self.ticker = Ticker(settings, self.clock, lost=_lost, die=_fail)
-        self.ticker.start()
         names = TopicNames(settings.topics.prefix)
         self.places = [Place(names.decisions("fast"), p) for p in range(2)]
+        self.ticker = Ticker(settings, self.clock, watched=self.places, lost=_lost, die=_fail)
+        self.ticker.start()
 
     def open(self, place: Place) -> None:
-        self.ticker.open(place, header=b"{}", opened=now(), settled=True, busy=lambda: True)
+        self.ticker.open(place, header=b"{}", opened=now(), ticked=None, busy=lambda: True)
 
     def records(self, place: Place) -> int:
         reader = TopicReader(self.settings, place.topic)

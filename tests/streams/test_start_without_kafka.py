@@ -1,0 +1,103 @@
+"""Roles that are started while Kafka is away, or refuses them; as an operator starts them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bandstand.local import Kafka, SeaweedFS
+from bandstand.local.ports import HOST, free_ports
+from bandstand.supervisor import ROLES
+from tests.streams.bench import Bench, Worker, until
+
+FAUST = ("-m", "faust", "-A", "bandstand.streams.app", "worker", "-l", "info")
+ADDRESS = "BANDSTAND_KAFKA__BOOTSTRAP_SERVERS"
+
+
+@pytest.fixture
+def bench(
+    bandstand_kafka: Kafka, bandstand_s3: SeaweedFS, bandstand_prefix: str, tmp_path: Path
+) -> Iterator[Bench]:
+    """Make the topics of a lane."""
+    bench = Bench(bandstand_kafka, bandstand_prefix, tmp_path, 2, None, **bandstand_s3.environment)
+    yield bench
+    bench.close()
+
+
+def _start(bench: Bench, role: str) -> Worker:
+    return bench.start([sys.executable, "-m", "bandstand", role])
+
+
+def _ready(worker: Worker) -> tuple[bool, dict[str, Any]]:
+    """Ask whether it is ready, and if not, why."""
+    try:
+        return True, json.loads(worker.get("/readyz"))["waiting"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return False, json.loads(error.read())["waiting"]
+
+
+def test_roles_that_start_while_kafka_is_away_go_on_when_it_comes(
+    bandstand_s3: SeaweedFS, bandstand_prefix: str, tmp_path: Path
+) -> None:
+    """They say so at once, are healthy and not ready meanwhile, and do their work afterwards."""
+    with Kafka(tmp_path / "kafka") as kafka:
+        bench = Bench(kafka, bandstand_prefix, tmp_path, 2, None, **bandstand_s3.environment)
+        kafka.kill()
+        try:
+            workers = [_start(bench, role) for role in ROLES]
+            workers.append(bench.start([sys.executable, *FAUST]))
+            for worker in workers:
+                worker.wait_until_logged("Kafka can't be reached, waits for it", within=60)
+                ready, waiting = _ready(worker)
+                assert not ready
+                assert "Connection refused" in waiting["kafka"]
+                assert worker.get("/healthz")
+            kafka.start()
+            until(lambda: all(_ready(worker)[0] for worker in workers), 60, "roles at work")
+            ids = bench.decide(10)
+            bench.wait_for(ids, within=60)
+            assert [worker.stop(within=10)[0] for worker in workers] == [0] * len(workers)
+        finally:
+            bench.close()
+
+
+def test_a_role_that_waits_for_kafka_ends_at_once_when_told_to(bench: Bench) -> None:
+    """SIGTERM, and it is gone with exit code 0."""
+    bench.environment[ADDRESS] = f"{HOST}:{free_ports(1)[0]}"
+    workers = [_start(bench, role) for role in ROLES]
+    for worker in workers:
+        worker.wait_until_logged("Kafka can't be reached, waits for it", within=60)
+    ends = [worker.stop() for worker in workers]
+    assert [code for code, _ in ends] == [0] * len(ROLES)
+    assert max(seconds for _, seconds in ends) < 3
+
+
+def test_a_role_that_kafka_refuses_ends_and_says_what_to_check(bench: Bench) -> None:
+    """Who can't log in doesn't wait for ever: exit code 1 and one line."""
+    bench.environment |= {
+        "BANDSTAND_KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "BANDSTAND_KAFKA__SASL_MECHANISM": "PLAIN",
+        "BANDSTAND_KAFKA__SASL_USERNAME": "somebody",
+        "BANDSTAND_KAFKA__SASL_PASSWORD": "wrong",
+    }
+    workers = [_start(bench, role) for role in ROLES]
+    for worker in workers:
+        assert worker.process.wait(60) == 1, worker.log.read_text()
+        [line] = [row for row in worker.log.read_text().splitlines() if row.startswith("error:")]
+        assert f"Kafka at {bench.environment[ADDRESS]} refuses this client" in line
+
+
+def test_missing_topics_are_not_waited_for(bench: Bench) -> None:
+    """Only somebody can make them: exit code 1, and what to do."""
+    bench.environment["BANDSTAND_TOPICS__PREFIX"] += "others."
+    workers = [_start(bench, role) for role in ROLES]
+    for worker in workers:
+        assert worker.process.wait(60) == 1, worker.log.read_text()
+        assert "run 'bandstand topics create'" in worker.log.read_text()
