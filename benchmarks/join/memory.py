@@ -31,7 +31,7 @@ from benchmarks.join.place import Place
 from benchmarks.join.process_tree import cost
 from benchmarks.join.python import bandstand
 from benchmarks.join.turn import committed, running, watch
-from benchmarks.join.workload import PARTITIONS, REWARD_EVERY, Topics, Workload, lane, load
+from benchmarks.join.workload import BASE, Topics, Traffic, Workload, load
 from benchmarks.report import machine
 
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "bench"
@@ -52,9 +52,9 @@ class CatchUp(NamedTuple):
     gap_ms: tuple[int, int] = (0, 0)
 
     @property
-    def rules(self) -> Rules:
-        """Its lane's rules."""
-        return Rules(10_000, 2_000, self.lateness_ms, 0, 60_000)
+    def traffic(self) -> Traffic:
+        """What is in it."""
+        return Traffic(rules=Rules(10_000, 2_000, self.lateness_ms, 0, 60_000))
 
 
 def backlogs(million: int) -> list[CatchUp]:
@@ -86,7 +86,7 @@ class Stage:
             {
                 "kafka": {"bootstrap_servers": self._servers},
                 "topics": {"prefix": prefix, "retention": "60d"},
-                "lanes": {"default": lane(workload.rules)},
+                "lanes": {"default": workload.traffic.lane()},
             }
         )
         topics.create(settings)
@@ -94,18 +94,18 @@ class Stage:
         load(settings, logs, workload, ticks=True)
         folder = self._folder / str(self._lanes)
         folder.mkdir(parents=True, exist_ok=True)
-        yield settings, Place(self._servers, prefix, logs, folder)
+        yield settings, Place(self._servers, prefix, logs, folder, workload.traffic)
 
 
 def catch_up(stage: Stage, case: CatchUp) -> dict[str, Any]:
     """Let one worker catch up, and measure how large it was."""
     now = round(time.time() * 1_000)
-    workload = Workload(case.decisions, now, rules=case.rules, tick_gap_ms=case.gap_ms)
+    workload = Workload(case.decisions, now, case.traffic, tick_gap_ms=case.gap_ms)
     with stage.filled(workload) as (settings, place):
         samples = watch(
-            bandstand(1, case.rules)(place),
+            bandstand(1)(place),
             place.folder,
-            committed(settings, place.topics.outcomes),
+            committed(settings, place.topics.outcomes, case.traffic.partitions),
             case.decisions,
             lambda: None,
         )
@@ -122,9 +122,10 @@ def catch_up(stage: Stage, case: CatchUp) -> dict[str, Any]:
 def come_back(stage: Stage, window: str, window_ms: int, per_second: int) -> dict[str, Any]:
     """Let one worker begin in the middle of a window, stop it, and see how soon it is back."""
     rules = Rules(window_ms, 2_000, MINUTE, 0, 60_000)
+    traffic = Traffic(per_second=per_second, rules=rules)
     decisions = (window_ms + 10 * MINUTE) // 1_000 * per_second
     now = round(time.time() * 1_000)
-    workload = Workload(decisions, now, rules=rules, per_second=per_second, closed=False)
+    workload = Workload(decisions, now, traffic, closed=False)
     with stage.filled(workload) as (_, place):
         _until_ready(place, workload)
         seconds, megabytes, rewards = _until_ready(place, workload)
@@ -138,12 +139,12 @@ def come_back(stage: Stage, window: str, window_ms: int, per_second: int) -> dic
 
 def _until_ready(place: Place, workload: Workload) -> tuple[float, float, int]:
     """Run a worker until its reward cursors have read all; give seconds, MB and rewards kept."""
-    began = time.monotonic()
+    began, end = time.monotonic(), workload.end / 1_000 - 0.5
     (place.folder / _LOG).unlink(missing_ok=True)
-    with running(bandstand(1, workload.rules)(place), place.folder) as [process]:
+    with running(bandstand(1)(place), place.folder) as [process]:
         while True:
             ages = _metric(place, "bandstand_join_watermark_age_seconds", 'log="rewards"')
-            if len(ages) == PARTITIONS and time.time() - max(ages) >= workload.end / 1_000 - 0.5:
+            if len(ages) == place.traffic.partitions and time.time() - max(ages) >= end:
                 break
             assert process.alive, (place.folder / _LOG).read_text()
             assert time.monotonic() - began < _WITHIN_S, ages
@@ -204,6 +205,7 @@ def main(
     docs: Annotated[bool, typer.Option(help="Write the tables into docs/benchmarks.md.")] = False,
 ) -> None:
     """Measure the join's memory; write build/bench/join-memory.json."""
+    rewards = per_second * BASE.rewarded_percent / 100
     windows = {"1 minute": MINUTE, "1 hour": HOUR, "1 day": DAY, "7 days": 7 * DAY}
     with (
         tempfile.TemporaryDirectory(prefix="bandstand-memory-") as folder,
@@ -216,9 +218,9 @@ def main(
         ]
     console = Console(highlight=False, width=120)
     console.print(_table("one worker catches up", behind))
-    console.print(_table(f"one worker is back, {per_second / REWARD_EVERY:g} rewards/s", back))
+    console.print(_table(f"one worker is back, {rewards:g} rewards/s", back))
     FOLDER.mkdir(parents=True, exist_ok=True)
-    facts = {"machine": machine(), "rewards_per_second": per_second / REWARD_EVERY}
+    facts = {"machine": machine(), "rewards_per_second": rewards}
     found = {"facts": facts, "catch_up": behind, "windows": back}
     (FOLDER / "join-memory.json").write_text(json.dumps(found, indent=2) + "\n")
     if docs:

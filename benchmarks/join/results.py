@@ -21,7 +21,7 @@ from benchmarks.join.contestants import CONTESTANTS, Contestant
 from benchmarks.join.pins import FLINK_VERSION
 from benchmarks.join.python import PEERS
 from benchmarks.join.stage import Run
-from benchmarks.join.workload import PARTITIONS, PER_SECOND, REWARD_EVERY, RULES
+from benchmarks.join.workload import BASE
 from benchmarks.report import machine, versions
 
 __all__ = ["FOLDER", "Row", "draw", "facts", "row", "table", "write"]
@@ -75,10 +75,7 @@ def facts(decisions: int) -> dict[str, Any]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "decisions": decisions,
-        "partitions": PARTITIONS,
-        "decisions_per_second_of_event_time": PER_SECOND,
-        "decisions_a_reward": REWARD_EVERY,
-        "rules": RULES._asdict(),
+        "traffic": {**BASE._asdict(), "rules": BASE.rules._asdict()},
         "machine": machine(),
         "versions": {**versions(), **_peer_versions()},
     }

@@ -17,7 +17,7 @@ from benchmarks.join.process_tree import Cost
 from benchmarks.join.stage import Stage, take_turns
 from benchmarks.join.tally import Outcome, Tally, account
 from benchmarks.join.turn import Sample, figures
-from benchmarks.join.workload import REWARD_EVERY, RULES, Workload
+from benchmarks.join.workload import RULES, Workload
 
 DECISIONS = 5_000
 SMOKED = ("bandstand", "read-only")
@@ -48,7 +48,7 @@ def test_bandstand_and_the_floor_run(
     rows, failures = smoke(bandstand_kafka, bandstand_prefix, tmp_path, wanted)
     assert failures == {}
     ours, floor = rows
-    assert (ours["outcomes"], ours["joined"]) == (DECISIONS, DECISIONS // REWARD_EVERY)
+    assert (ours["outcomes"], ours["joined"]) == (DECISIONS, DECISIONS // 20)
     assert ours["right"]
     assert floor["right"] is None
     for each in rows:
@@ -82,7 +82,7 @@ def test_a_contestant_that_ends_is_named_and_left_out(
 def test_whatever_is_wrong_with_the_outcomes_is_counted() -> None:
     """A peer that loses, repeats or falsifies outcomes is shown with how many."""
     workload = Workload(40, 1_800_000_000_000)
-    right = [Outcome(workload.key(n), joined=n % REWARD_EVERY == 0) for n in range(40)]
+    right = [Outcome(workload.key(n), joined=n % 20 == 0) for n in range(40)]
     closing = [Outcome(event.key, joined=True) for event in workload.closing()[0]]
     assert account([*right, *closing], workload) == Tally(40, 2, 0, 0, 0)
     assert account(right, workload).right
@@ -103,7 +103,7 @@ def test_rewards_lie_in_their_windows_and_ticks_reach_beyond_the_last() -> None:
     assert len(decided) == 20_000
     rewards = list(workload.rewards())
     assert [r.ts for r in rewards] == sorted(r.ts for r in rewards)
-    assert len({r.key for r in rewards}) == workload.joined == len(rewards)
+    assert len({r.key for r in rewards}) == len(workload.rewarded) == len(rewards)
     assert all(0 <= r.ts - decided[r.key] < RULES.window_ms for r in rewards)
     last = max(event.ts for event in workload.ticks())
     assert max(decided.values()) + RULES.window_ms + RULES.grace_ms < last <= 1_800_000_000_000
