@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from bandstand.local import Kafka
-from benchmarks.join import results
+from benchmarks.join import growth, results
 from benchmarks.join.contestants import CONTESTANTS, Contestant
 from benchmarks.join.process_tree import Cost
 from benchmarks.join.stage import Stage, take_turns
 from benchmarks.join.tally import Outcome, Tally, account
 from benchmarks.join.turn import Sample, figures
-from benchmarks.join.workload import RULES, Workload
+from benchmarks.join.workload import BASE, RULES, Traffic, Workload
+from benchmarks.report import machine
 
 DECISIONS = 5_000
 SMOKED = ("bandstand", "read-only")
@@ -77,6 +78,49 @@ def test_a_contestant_that_ends_is_named_and_left_out(
     rows, failures = smoke(bandstand_kafka, bandstand_prefix, tmp_path, [failing])
     assert rows == []
     assert re.search(r"ended with 0 of 5,000 outcomes; see .*failing", failures["failing"])
+
+
+def test_growth_is_measured_and_drawn(
+    bandstand_kafka: Kafka, bandstand_prefix: str, tmp_path: Path
+) -> None:
+    """Traffic of each kind is joined rightly, the base once for all panels, and all is shown."""
+    large = Traffic(partitions=1, rewarded_percent=100, decision_bytes=1_000)
+    kinds = [
+        growth.Case(growth.PARTITIONS, "base", 2, BASE),
+        growth.Case(growth.PAYLOAD, "base", 0.235, BASE),
+        growth.Case(growth.PAYLOAD, "large", 1, large),
+    ]
+    told: list[str] = []
+    rows = growth.measure(
+        bandstand_kafka.bootstrap_servers, kinds, 2_000, 1, tmp_path, told.append, bandstand_prefix
+    )
+    assert told == ["1/2 base", "2/2 large"]
+    assert [(each["outcomes"], each["joined"], each["right"]) for each in rows] == [
+        (2_000, 100, True),
+        (2_000, 100, True),
+        (2_000, 2_000, True),
+    ]
+    assert growth.table(rows).row_count == len(kinds)
+    text = growth.page(rows, {"date": "today", "rounds": 1, "machine": machine()})
+    assert text.count("2,000 (100)") == 2
+    growth.draw(rows, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_what_is_measured_of_growth_differs_from_the_base_in_one_thing() -> None:
+    """So that what a panel shows is what its axis says."""
+    for case in growth.CASES:
+        differing = sum(a != b for a, b in zip(case.traffic, BASE, strict=True))
+        assert differing == (case.traffic != BASE)
+    assert [case.panel for case in growth.CASES if case.traffic == BASE] == [
+        growth.PARTITIONS,
+        growth.REWARDED,
+        growth.PAYLOAD,
+    ]
+    assert len(Workload(100, 1_800_000_000_000, BASE._replace(rewarded_percent=0)).rewarded) == 0
+    for percent in (5, 50, 100):
+        traffic = BASE._replace(rewarded_percent=percent)
+        assert len(Workload(400, 1_800_000_000_000, traffic).rewarded) == 4 * percent
 
 
 def test_whatever_is_wrong_with_the_outcomes_is_counted() -> None:
