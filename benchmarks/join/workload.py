@@ -98,6 +98,8 @@ class Workload:
         The broker's time, milliseconds since 1970; the last tick lies a minute before it.
     traffic
         What is in the logs.
+    tick_ms
+        Time from tick to tick.
     tick_gap_ms
         From when to when, after the first decision, no tick was written.
     closed
@@ -111,12 +113,13 @@ class Workload:
         now: int,
         traffic: Traffic = BASE,
         *,
+        tick_ms: int = 1_000,
         tick_gap_ms: tuple[int, int] = (0, 0),
         closed: bool = True,
     ) -> None:
         self.count = count
         self.traffic = traffic
-        self._tick_gap_ms = tick_gap_ms
+        self._tick_ms, self._tick_gap_ms = tick_ms, tick_gap_ms
         length, rules = count * 1000 // traffic.per_second, traffic.rules
         self._closed = length + (rules.window_ms + rules.grace_ms if closed else 0)
         self._start = now - now % 1000 - self._closed - 63_000
@@ -149,7 +152,7 @@ class Workload:
     def ticks(self) -> Iterator[Event]:
         """Give the ticks of all partitions of a log, until the last window has closed."""
         first, last = self._tick_gap_ms
-        for ms in range(0, self._closed + 3_000, 1000):
+        for ms in range(0, self._closed + 2_000 + self._tick_ms, self._tick_ms):
             if first < ms < last:
                 continue
             for partition in range(self.traffic.partitions):
@@ -167,7 +170,7 @@ class Workload:
     @property
     def end(self) -> int:
         """Time of the last tick, milliseconds since 1970."""
-        return self._start + (self._closed + 2_999) // 1_000 * 1_000
+        return self._start + (self._closed + 1_999 + self._tick_ms) // self._tick_ms * self._tick_ms
 
     def _ts(self, number: int) -> int:
         return self._start + number * 1000 // self.traffic.per_second
