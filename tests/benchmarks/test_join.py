@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bandstand.local import Kafka
-from benchmarks.join import growth, results
+from benchmarks.join import growth, memory, results
 from benchmarks.join.contestants import CONTESTANTS, Contestant
 from benchmarks.join.process_tree import Cost
 from benchmarks.join.stage import Stage, take_turns
@@ -121,6 +121,25 @@ def test_what_is_measured_of_growth_differs_from_the_base_in_one_thing() -> None
     for percent in (5, 50, 100):
         traffic = BASE._replace(rewarded_percent=percent)
         assert len(Workload(400, 1_800_000_000_000, traffic).rewarded) == 4 * percent
+
+
+def test_memory_is_measured_and_drawn(
+    bandstand_kafka: Kafka, bandstand_prefix: str, tmp_path: Path
+) -> None:
+    """A worker catches up through a gap in the ticks, another comes back; both are shown."""
+    stage = memory.Stage(bandstand_kafka.bootstrap_servers, tmp_path, bandstand_prefix)
+    behind = [
+        memory.catch_up(stage, memory.CatchUp("gap", 5_000, memory.MINUTE, gap_ms=(200, 900)))
+    ] * 3
+    back = [memory.come_back(stage, "a minute", memory.MINUTE, 10)]
+    assert behind[0]["outcome_records"] >= 5_000
+    assert 50 < behind[0]["second_half_mb"] <= behind[0]["peak_mb"]
+    assert back[0]["rewards_in_memory"] > 100
+    assert back[0]["seconds_until_ready"] > 0
+    memory.draw(behind, back, tmp_path / "memory.png")
+    assert (tmp_path / "memory.png").stat().st_size > 10_000
+    facts = memory.facts(behind, 5.0)
+    assert "The peak at 5,000 decisions is 1.00 times" in memory.page(facts, behind, back)
 
 
 def test_whatever_is_wrong_with_the_outcomes_is_counted() -> None:
