@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults storm lint bench bench-join bench-join-memory dev lock clean
+.PHONY: help demo test faults storm lint bench bench-join bench-join-growth bench-join-memory dev lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -39,6 +39,9 @@ bench: $(READY)  ## Measure, side by side with named peers
 
 bench-join: $(READY)  ## Measure the join beside Kafka Streams, Flink, Quix Streams and Faust on one broker
 	$(BIN)/python -m benchmarks.join
+
+bench-join-growth: $(READY)  ## Measure how the join grows with partitions, rewards and payload
+	$(BIN)/python -m benchmarks.join.growth
 
 bench-join-memory: $(READY)  ## Measure what the join keeps in memory, and how soon it is back
 	$(BIN)/python -m benchmarks.join.memory

@@ -32,6 +32,11 @@ _LEAST_SLOTS = 1.5
 _CHUNKS = 2
 """Parts of `lateness` after which a new chunk begins."""
 
+_MANY_CHUNKS = 4
+_FULL = 4_096
+"""With many chunks a new one begins only behind so many rows: each of them is looked through for
+each batch, and has a least size. A sparse log that waits for a long window would have thousands."""
+
 _HALF = 2**31
 """Event times are kept in 32 bits, from this many milliseconds before a chunk's origin."""
 
@@ -154,7 +159,10 @@ class DecisionTable:
     def open(self, *, before: int | None, window_ms: int, grace_ms: int) -> Segment:
         """Say what the decisions that come next share."""
         self._segment = Segment(self._next, before, window_ms, grace_ms)
-        if not self._chunks or self._chunks[-1].is_old(before, self._chunk_ms):
+        if not self._chunks or (
+            self._chunks[-1].is_old(before, self._chunk_ms)
+            and (len(self._chunks) < _MANY_CHUNKS or self._chunks[-1].count >= _FULL)
+        ):
             like = self._chunks[-1].count if self._chunks else 0
             self._chunks.append(_Chunk(self._next, before, room=max(like, _FEWEST)))
         self._chunks[-1].segments.append(self._segment)

@@ -14,7 +14,6 @@ from bandstand.local.pins import KAFKA_VERSION
 from benchmarks.join.pins import COMPILER, FLINK, FLINK_VERSION, STREAMS
 from benchmarks.join.place import Place
 from benchmarks.join.turn import Command, TurnError
-from benchmarks.join.workload import RULES
 
 __all__ = ["flink", "streams"]
 
@@ -61,8 +60,8 @@ def _command(
         "group": f"{place.prefix}join",
         "folder": str(place.folder / "state"),
         **place.topics._asdict(),
-        "window_ms": RULES.window_ms,
-        "grace_ms": RULES.grace_ms,
+        "window_ms": place.traffic.rules.window_ms,
+        "grace_ms": place.traffic.rules.grace_ms,
         "decision_schema": _SCHEMAS / "decision.avsc",
         "reward_schema": _SCHEMAS / "reward.avsc",
         **arguments,

@@ -3,6 +3,9 @@
 Two questions. How large does a worker become while it catches up with millions of decisions, and
 what if ticks are missing in between? And how large is it, and how long does it take until it is
 ready after a restart, when the attribution window is a minute, an hour, a day, a week?
+
+All events are made here and loaded into one broker under the system's folder for temporary files:
+3 GB at most, because a case's topics are deleted after it.
 """
 
 from __future__ import annotations
@@ -14,31 +17,36 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from bandstand.kafka import admin
 from bandstand.local import Kafka
 from bandstand.output import stderr
 from bandstand.schemas.topics import TopicNames
 from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.join_types import Rules
+from benchmarks.join.page import FOLDER, PICTURES, put, where_and_when
 from benchmarks.join.place import Place
 from benchmarks.join.process_tree import cost
 from benchmarks.join.python import bandstand
 from benchmarks.join.turn import committed, running, watch
-from benchmarks.join.workload import PARTITIONS, REWARD_EVERY, Topics, Workload, lane, load
+from benchmarks.join.workload import Topics, Traffic, Workload, load
 from benchmarks.report import machine
 
-FOLDER = Path(__file__).resolve().parents[2] / "build" / "bench"
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
-_DOCS = FOLDER.parents[1] / "docs" / "benchmarks.md"
-_BETWEEN = re.compile(r"(?<=<!-- join memory: begin -->\n).*?(?=<!-- join memory: end -->)", re.S)
-_WITHIN_S = 300.0
+_WITHIN_S = 900.0
+_POINTS = 200
+"""Of a curve."""
+REWARDED_PERCENT = 50
+"""Where windows are compared: what counts there are rewards."""
 _LOG = "0.log"
 """What the first worker writes."""
 
@@ -52,9 +60,9 @@ class CatchUp(NamedTuple):
     gap_ms: tuple[int, int] = (0, 0)
 
     @property
-    def rules(self) -> Rules:
-        """Its lane's rules."""
-        return Rules(10_000, 2_000, self.lateness_ms, 0, 60_000)
+    def traffic(self) -> Traffic:
+        """What is in it."""
+        return Traffic(rules=Rules(10_000, 2_000, self.lateness_ms, 0, 60_000))
 
 
 def backlogs(million: int) -> list[CatchUp]:
@@ -65,28 +73,29 @@ def backlogs(million: int) -> list[CatchUp]:
     return [
         *(CatchUp(f"{n * million / 1e6:g} M", n * million, MINUTE) for n in (1, 3, 10)),
         CatchUp(gap, 10 * million, MINUTE, (20_000, gap_end)),
-        CatchUp(f"{most}, an hour's lateness", 10 * million, HOUR),
+        CatchUp(f"{3 * million / 1e6:g} M, an hour's lateness", 3 * million, HOUR),
     ]
 
 
 class Stage:
     """A broker, and lanes on it one after the other."""
 
-    def __init__(self, servers: str, folder: Path) -> None:
+    def __init__(self, servers: str, folder: Path, prefix: str = "memory.") -> None:
         self._servers = servers
+        self._prefix = prefix
         self._folder = folder
         self._lanes = 0
 
     @contextmanager
     def filled(self, workload: Workload) -> Iterator[tuple[Settings, Place]]:
-        """Give a lane that holds a workload."""
+        """Give a lane that holds a workload, and delete its topics in the end."""
         self._lanes += 1
-        prefix = f"memory{self._lanes}."
+        prefix = f"{self._prefix}{self._lanes}."
         settings = Settings.model_validate(
             {
                 "kafka": {"bootstrap_servers": self._servers},
                 "topics": {"prefix": prefix, "retention": "60d"},
-                "lanes": {"default": lane(workload.rules)},
+                "lanes": {"default": workload.traffic.lane()},
             }
         )
         topics.create(settings)
@@ -94,37 +103,48 @@ class Stage:
         load(settings, logs, workload, ticks=True)
         folder = self._folder / str(self._lanes)
         folder.mkdir(parents=True, exist_ok=True)
-        yield settings, Place(self._servers, prefix, logs, folder)
+        outcomes = TopicNames(prefix).outcomes("default")
+        try:
+            yield settings, Place(self._servers, prefix, logs, folder, workload.traffic)
+        finally:
+            client = admin(settings)
+            for future in client.delete_topics([*logs[:2], outcomes]).values():
+                future.result()
 
 
 def catch_up(stage: Stage, case: CatchUp) -> dict[str, Any]:
     """Let one worker catch up, and measure how large it was."""
     now = round(time.time() * 1_000)
-    workload = Workload(case.decisions, now, rules=case.rules, tick_gap_ms=case.gap_ms)
+    workload = Workload(case.decisions, now, case.traffic, tick_gap_ms=case.gap_ms)
     with stage.filled(workload) as (settings, place):
         samples = watch(
-            bandstand(1, case.rules)(place),
+            bandstand(1)(place),
             place.folder,
-            committed(settings, place.topics.outcomes),
+            committed(settings, place.topics.outcomes, case.traffic.partitions),
             case.decisions,
             lambda: None,
         )
     last = samples[-1]
+    curve = [(each.outcomes, each.cost.now_mb) for each in samples[1:]]
+    upper = [mb for outcomes, mb in curve if outcomes >= case.decisions / 2]
     return {
         "backlog": case.name,
         "decisions": case.decisions,
-        "outcomes": last.outcomes,
+        "outcome_records": last.outcomes,
         "seconds": last.at,
         "peak_mb": last.cost.peak_mb,
+        "second_half_mb": median(upper),
+        "curve": curve[:: max(1, len(curve) // _POINTS)],
     }
 
 
 def come_back(stage: Stage, window: str, window_ms: int, per_second: int) -> dict[str, Any]:
     """Let one worker begin in the middle of a window, stop it, and see how soon it is back."""
     rules = Rules(window_ms, 2_000, MINUTE, 0, 60_000)
+    traffic = Traffic(2, REWARDED_PERCENT, per_second=per_second, rules=rules)
     decisions = (window_ms + 10 * MINUTE) // 1_000 * per_second
     now = round(time.time() * 1_000)
-    workload = Workload(decisions, now, rules=rules, per_second=per_second, closed=False)
+    workload = Workload(decisions, now, traffic, closed=False)
     with stage.filled(workload) as (_, place):
         _until_ready(place, workload)
         seconds, megabytes, rewards = _until_ready(place, workload)
@@ -138,12 +158,12 @@ def come_back(stage: Stage, window: str, window_ms: int, per_second: int) -> dic
 
 def _until_ready(place: Place, workload: Workload) -> tuple[float, float, int]:
     """Run a worker until its reward cursors have read all; give seconds, MB and rewards kept."""
-    began = time.monotonic()
+    began, end = time.monotonic(), workload.end / 1_000 - 0.5
     (place.folder / _LOG).unlink(missing_ok=True)
-    with running(bandstand(1, workload.rules)(place), place.folder) as [process]:
+    with running(bandstand(1)(place), place.folder) as [process]:
         while True:
             ages = _metric(place, "bandstand_join_watermark_age_seconds", 'log="rewards"')
-            if len(ages) == PARTITIONS and time.time() - max(ages) >= workload.end / 1_000 - 0.5:
+            if len(ages) == place.traffic.partitions and time.time() - max(ages) >= end:
                 break
             assert process.alive, (place.folder / _LOG).read_text()
             assert time.monotonic() - began < _WITHIN_S, ages
@@ -166,11 +186,15 @@ def _metric(place: Place, name: str, label: str) -> list[float]:
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left")
-    for name in rows[0]:
+    for name in _columns(rows):
         table.add_column(name.replace("_", " "), justify="left" if name in _NAMES else "right")
     for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
+        table.add_row(*(_shown(row[name]) for name in _columns(rows)))
     return table
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    return [name for name in rows[0] if name != "curve"]
 
 
 _NAMES = ("backlog", "window")
@@ -187,10 +211,10 @@ def _shown(value: object) -> str:
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:
-    names = list(rows[0])
+    names = _columns(rows)
     lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |"]
     lines.append("|" + "|".join("---" if name in _NAMES else "---:" for name in names) + "|")
-    lines += ["| " + " | ".join(map(_shown, row.values())) + " |" for row in rows]
+    lines += ["| " + " | ".join(_shown(row[name]) for name in names) + " |" for row in rows]
     return "\n".join(lines)
 
 
@@ -200,10 +224,11 @@ def main(
     ] = 1_000_000,
     per_second: Annotated[
         int, typer.Option(min=1, help="Decisions a second, where windows are compared.")
-    ] = 5,
+    ] = 2,
     docs: Annotated[bool, typer.Option(help="Write the tables into docs/benchmarks.md.")] = False,
 ) -> None:
-    """Measure the join's memory; write build/bench/join-memory.json."""
+    """Measure the join's memory; write build/bench/join-memory.json and join-memory.png."""
+    rewards = per_second * REWARDED_PERCENT / 100
     windows = {"1 minute": MINUTE, "1 hour": HOUR, "1 day": DAY, "7 days": 7 * DAY}
     with (
         tempfile.TemporaryDirectory(prefix="bandstand-memory-") as folder,
@@ -216,20 +241,74 @@ def main(
         ]
     console = Console(highlight=False, width=120)
     console.print(_table("one worker catches up", behind))
-    console.print(_table(f"one worker is back, {per_second / REWARD_EVERY:g} rewards/s", back))
+    console.print(_table(f"one worker is back, {rewards:g} rewards/s", back))
     FOLDER.mkdir(parents=True, exist_ok=True)
-    facts = {"machine": machine(), "rewards_per_second": per_second / REWARD_EVERY}
-    found = {"facts": facts, "catch_up": behind, "windows": back}
+    about = facts(behind, rewards)
+    found = {"facts": about, "catch_up": behind, "windows": back}
     (FOLDER / "join-memory.json").write_text(json.dumps(found, indent=2) + "\n")
+    draw(behind, back, FOLDER / "join-memory.png")
     if docs:
-        text = f"{_markdown(behind)}\n\n{_markdown(back)}\n"
-        _DOCS.write_text(_BETWEEN.sub(lambda _: text, _DOCS.read_text()))
+        put("join memory", page(about, behind, back))
+        draw(behind, back, PICTURES / "join-memory.png")
+
+
+def facts(behind: list[dict[str, Any]], rewards_per_second: float) -> dict[str, Any]:
+    """Say where and when it was measured, and how far memory depends on the backlog's length."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": machine(),
+        "rewards_per_second": rewards_per_second,
+        "peak_of_most_over_least": behind[2]["peak_mb"] / behind[0]["peak_mb"],
+    }
+
+
+def page(about: dict[str, Any], behind: list[dict[str, Any]], back: list[dict[str, Any]]) -> str:
+    """Give the part of docs/benchmarks.md that holds figures."""
+    return (
+        f"One run on {where_and_when(about)}. The peak at {behind[2]['decisions']:,} decisions is "
+        f"{about['peak_of_most_over_least']:.2f} times the one at {behind[0]['decisions']:,}.\n\n"
+        f"{_markdown(behind)}\n\n"
+        f"A restart, at {about['rewards_per_second']:g} rewards a second:\n\n{_markdown(back)}\n"
+    )
+
+
+def draw(behind: list[dict[str, Any]], back: list[dict[str, Any]], path: Path) -> None:
+    """Draw the memory over a run of each backlog, and after a restart over rewards."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1), sharey=True)
+    for each in behind:
+        outcomes, megabytes = zip(*each["curve"], strict=True)
+        left.plot([n / 1e6 for n in outcomes], megabytes, label=each["backlog"], linewidth=1)
+    left.set_xlabel("million outcomes so far, one worker catching up")
+    left.set_ylabel("resident memory, MB")
+    left.legend(fontsize=8)
+    rewards = [each["rewards_in_memory"] / 1e3 for each in back]
+    right.plot(rewards, [each["peak_mb"] for each in back], "o-", color="tab:orange")
+    for x, each in zip(rewards, back, strict=True):
+        text = f" {each['window']}: {each['seconds_until_ready']:.1f} s"
+        right.annotate(
+            text,
+            (x, each["peak_mb"]),
+            xytext=(0, 6),
+            textcoords="offset points",
+            fontsize=8,
+            ha="right" if x > max(rewards) / 2 else "left",
+        )
+    right.set_xlabel("thousand rewards in memory after a restart")
+    left.set_ylim(bottom=0)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
 
 
 def _told(name: str, measure: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
     stderr.print(name, style="dim")
     found = measure(*given)
-    stderr.print(", ".join(f"{key} {_shown(value)}" for key, value in found.items()), style="dim")
+    shown = (f"{key} {_shown(found[key])}" for key in _columns([found]))
+    stderr.print(", ".join(shown), style="dim")
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.join.workload import Topics
+from benchmarks.join.workload import Topics, Traffic
 
 __all__ = ["Place"]
 
@@ -24,9 +24,12 @@ class Place:
         What it reads and where it writes.
     folder
         Its own, empty.
+    traffic
+        What it reads there, and how it has to join that.
     """
 
     servers: str
     prefix: str
     topics: Topics
     folder: Path
+    traffic: Traffic

@@ -13,6 +13,8 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _CPU = slice(13, 17)
 """User and system time of a process, and of those of its children that it has waited for."""
 
+_SIZES = ("VmHWM:", "VmRSS:")
+
 
 class Cost(NamedTuple):
     """What processes have used."""
@@ -21,18 +23,21 @@ class Cost(NamedTuple):
     """CPU seconds, user and system."""
     peak_mb: float
     """Sum of each one's largest resident memory, MB; 0 where one has ended."""
+    now_mb: float = 0.0
+    """Sum of each one's resident memory at this moment, MB."""
 
 
 def cost(roots: Iterable[int]) -> Cost:
     """Add up what these processes and their children have used so far."""
-    cpu = peak = 0.0
+    cpu = peak = now = 0.0
     for pid in (pid for root in roots for pid in _tree(root)):
         try:
             cpu += sum(map(int, _stat(pid)[_CPU])) / _TICKS_PER_S
-            peak += _peak_kb(pid) / 1e3
+            largest, present = _memory_kb(pid)
+            peak, now = peak + largest / 1e3, now + present / 1e3
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended meanwhile; its parent's figures have its time
-    return Cost(cpu, peak)
+    return Cost(cpu, peak, now)
 
 
 def _tree(pid: int) -> Iterator[int]:
@@ -51,9 +56,8 @@ def _stat(pid: int) -> list[str]:
     return [*head.split(" (", 1), *tail.split()]
 
 
-def _peak_kb(pid: int) -> int:
+def _memory_kb(pid: int) -> tuple[int, int]:
     # Not `ru_maxrss`: that of a child begins with what its parent had when it was forked.
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
-    return 0
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    found = {line.split()[0]: int(line.split()[1]) for line in lines if line.startswith(_SIZES)}
+    return found.get("VmHWM:", 0), found.get("VmRSS:", 0)

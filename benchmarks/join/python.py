@@ -12,10 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bandstand.streams.join_types import Rules
 from benchmarks.join.place import Place
 from benchmarks.join.turn import Command, TurnError
-from benchmarks.join.workload import PARTITIONS, RULES, lane
 
 __all__ = ["PEERS", "bandstand", "faust", "quix", "read_only"]
 
@@ -23,18 +21,19 @@ PEERS = Path(__file__).parent / "peers"
 _ENVIRONMENTS = Path(__file__).resolve().parents[2] / "build" / "bench"
 
 
-def bandstand(workers: int, rules: Rules = RULES) -> Callable[[Place], Sequence[Command]]:
-    """Give the commands of some workers of the join, for a lane with these rules."""
+def bandstand(workers: int) -> Callable[[Place], Sequence[Command]]:
+    """Give the commands of some workers of the join."""
 
     def commands(place: Place) -> Sequence[Command]:
         settings = place.folder / "bandstand.toml"
         settings.touch()
+        lane = place.traffic.lane()
         environment = {
             "BANDSTAND_CONFIG": str(settings),
             "BANDSTAND_KAFKA__BOOTSTRAP_SERVERS": place.servers,
             "BANDSTAND_TOPICS__PREFIX": place.prefix,
             "BANDSTAND_JOIN__GROUP": f"{place.prefix}join",
-            **{f"BANDSTAND_LANES__DEFAULT__{name.upper()}": v for name, v in lane(rules).items()},
+            **{f"BANDSTAND_LANES__DEFAULT__{name.upper()}": v for name, v in lane.items()},
         }
         return [Command([sys.executable, "-m", "bandstand", "join"], environment)] * workers
 
@@ -49,13 +48,14 @@ def read_only(place: Place) -> Sequence[Command]:
 
 def faust(place: Place) -> Sequence[Command]:
     """Give the command of stock Faust."""
-    given = [*_topics(place), f"{place.prefix}join", str(PARTITIONS)]
+    given = [*_topics(place), f"{place.prefix}join", str(place.traffic.partitions)]
     return [_script(sys.executable, "faust_table.py", *given)]
 
 
 def quix(place: Place) -> Sequence[Command]:
     """Give the command of Quix Streams, installed first where it isn't yet."""
-    given = [*_topics(place), f"{place.prefix}join", str(RULES.window_ms), str(RULES.grace_ms)]
+    spans = map(str, place.traffic.rules[:2])
+    given = [*_topics(place), f"{place.prefix}join", *spans]
     return [_script(str(_installed("quix") / "bin" / "python"), "quix_join.py", *given)]
 
 

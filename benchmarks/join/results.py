@@ -18,18 +18,14 @@ from rich.table import Table
 
 from bandstand.local.pins import KAFKA_VERSION
 from benchmarks.join.contestants import CONTESTANTS, Contestant
+from benchmarks.join.page import FOLDER, PICTURES, put, where_and_when
 from benchmarks.join.pins import FLINK_VERSION
 from benchmarks.join.python import PEERS
 from benchmarks.join.stage import Run
-from benchmarks.join.workload import PARTITIONS, PER_SECOND, REWARD_EVERY, RULES
+from benchmarks.join.workload import BASE
 from benchmarks.report import machine, versions
 
 __all__ = ["FOLDER", "Row", "draw", "facts", "row", "table", "write"]
-
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "build" / "bench"
-_DOCS = ROOT / "docs"
-_BETWEEN = re.compile(r"(?<=<!-- join: begin -->\n).*?(?=<!-- join: end -->)", re.S)
 
 OURS = "bandstand"
 
@@ -75,10 +71,7 @@ def facts(decisions: int) -> dict[str, Any]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "decisions": decisions,
-        "partitions": PARTITIONS,
-        "decisions_per_second_of_event_time": PER_SECOND,
-        "decisions_a_reward": REWARD_EVERY,
-        "rules": RULES._asdict(),
+        "traffic": {**BASE._asdict(), "rules": BASE.rules._asdict()},
         "machine": machine(),
         "versions": {**versions(), **_peer_versions()},
     }
@@ -194,18 +187,15 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 def _page(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """Give the part of docs/benchmarks.md that holds figures."""
-    where, names = about["machine"], about["versions"]
-    rounds, load = min(len(each["runs"]) for each in rows), where["load_1_5_15_minutes"][2]
-    where_and_when = (
-        f"{rounds} run{'s' * (rounds > 1)} of each on {about['date']}, "
-        f"{about['decisions']:,} decisions: {where['processor']}, {where['cores']} cores "
-        f"shared by broker and contestant, load {load:.1f} over the last 15 minutes of it, Python "
-        f"{where['python']}, Kafka and Kafka Streams {names['kafka-streams']}, Flink "
+    names, rounds = about["versions"], min(len(each["runs"]) for each in rows)
+    first = (
+        f"{rounds} run{'s' * (rounds > 1)} of each, {about['decisions']:,} decisions, on "
+        f"{where_and_when(about)}, Kafka and Kafka Streams {names['kafka-streams']}, Flink "
         f"{names['flink']}, Quix Streams {names['quixstreams']}, Faust {names['faust-streaming']}, "
         f"confluent-kafka {names['confluent-kafka']}."
     )
     lines = [
-        where_and_when,
+        first,
         "",
         "| " + " | ".join(("contestant", *_HEADINGS[1:])) + " |",
         "|---|" + "---:|" * (len(_HEADINGS) - 2) + "---|",
@@ -225,11 +215,8 @@ def main() -> None:
     if missing := {c.name for c in CONTESTANTS} - {each["name"] for each in rows}:
         sys.exit(f"join.json has no {', '.join(sorted(missing))}; run 'make bench-join' for all")
     about = json.loads((FOLDER / "join-facts.json").read_text())
-    page = _DOCS / "benchmarks.md"
-    text, changed = _BETWEEN.subn(lambda _: _page(rows, about), page.read_text())
-    assert changed == 1, f"{page} has no place for the join's figures"
-    page.write_text(text)
-    draw(rows, _DOCS / "join.png")
+    put("join", _page(rows, about))
+    draw(rows, PICTURES / "join.png")
 
 
 if __name__ == "__main__":

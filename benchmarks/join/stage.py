@@ -17,7 +17,7 @@ from benchmarks.join.contestants import Contestant
 from benchmarks.join.place import Place
 from benchmarks.join.tally import Tally, tally
 from benchmarks.join.turn import Figures, TurnError, committed, figures, last_number, watch
-from benchmarks.join.workload import LANE, PARTITIONS, Topics, Workload, load, send
+from benchmarks.join.workload import BASE, Topics, Traffic, Workload, load, send
 
 __all__ = ["Run", "Stage", "take_turns"]
 
@@ -38,12 +38,15 @@ class Stage:
         Of all topics.
     folder
         Where contestants run; each run's output stays there until the contestant's next.
+    traffic
+        What they join.
     """
 
-    def __init__(self, servers: str, prefix: str, folder: Path) -> None:
+    def __init__(self, servers: str, prefix: str, folder: Path, traffic: Traffic = BASE) -> None:
         self._servers = servers
         self._prefix = prefix
         self._folder = folder
+        self._traffic = traffic
         self._runs = 0
         self._shared: dict[int, tuple[Workload, Topics]] = {}
         self._admin: AdminClient = admin(self._settings(prefix))
@@ -65,6 +68,7 @@ class Stage:
             prefix,
             inputs._replace(outcomes=TopicNames(prefix).outcomes(_LANE)),
             self._empty_folder(contestant.name),
+            self._traffic,
         )
         if not contestant.in_lane:
             self._create(place.topics.outcomes)
@@ -86,8 +90,9 @@ class Stage:
             if not contestant.in_lane:
                 self._close(settings, workload, place.topics)
 
-        expected = workload.count + (workload.joined if contestant.repeats else 0)
-        samples = watch(commands, place.folder, committed(settings, topic), expected, nudge)
+        expected = workload.count + (len(workload.rewarded) if contestant.repeats else 0)
+        count = committed(settings, topic, self._traffic.partitions)
+        samples = watch(commands, place.folder, count, expected, nudge)
         counted = tally(settings, topic, contestant.outcomes, workload)
         return figures(samples, workload.count), counted
 
@@ -103,7 +108,7 @@ class Stage:
 
     def _fill(self, settings: Settings, decisions: int, *, ticks: bool) -> tuple[Workload, Topics]:
         topics.create(settings)
-        workload = Workload(decisions, round(time.time() * 1000))
+        workload = Workload(decisions, round(time.time() * 1000), self._traffic)
         logs = Topics(*TopicNames(settings.topics.prefix).lane(_LANE))
         load(settings, logs, workload, ticks=ticks)
         if not ticks:
@@ -117,7 +122,8 @@ class Stage:
         send(settings, logs.rewards, rewards)
 
     def _create(self, topic: str) -> None:
-        for future in self._admin.create_topics([NewTopic(topic, PARTITIONS, 1)]).values():
+        new = NewTopic(topic, self._traffic.partitions, 1)
+        for future in self._admin.create_topics([new]).values():
             future.result()
 
     def _delete(self, prefix: str) -> None:
@@ -137,7 +143,7 @@ class Stage:
             {
                 "kafka": {"bootstrap_servers": self._servers},
                 "topics": {"prefix": prefix},
-                "lanes": {_LANE: LANE},
+                "lanes": {_LANE: self._traffic.lane()},
             }
         )
 

@@ -13,7 +13,7 @@ from bandstand.kafka import TopicReader
 from bandstand.schemas.columns import columns
 from bandstand.settings import Settings
 from benchmarks.events import WIRE
-from benchmarks.join.workload import CLOSING, REWARD_EVERY, Workload
+from benchmarks.join.workload import CLOSING, Workload
 
 __all__ = [
     "Format",
@@ -74,9 +74,8 @@ def tally(settings: Settings, topic: str, read: Format, workload: Workload) -> T
 def account(outcomes: Iterable[Outcome], workload: Workload) -> Tally:
     """Compare outcomes with what there should be."""
     found = [outcome for outcome in outcomes if not outcome.key.startswith(CLOSING)]
-    numbers = range(workload.count)
-    rewarded = {workload.key(n) for n in numbers[::REWARD_EVERY]}
-    all_keys = {workload.key(n) for n in numbers}
+    rewarded = {workload.key(n) for n in workload.rewarded}
+    all_keys = {workload.key(n) for n in range(workload.count)}
     seen = {outcome.key for outcome in found}
     wrong = {outcome.key for outcome in found if outcome.joined != (outcome.key in rewarded)}
     assert seen <= all_keys, f"outcomes of decisions that nobody made: {list(seen - all_keys)[:3]}"

@@ -22,7 +22,6 @@ from bandstand.kafka import admin, broker_errors
 from bandstand.local.processes import Guard, Process
 from bandstand.settings import Settings
 from benchmarks.join.process_tree import Cost, cost
-from benchmarks.join.workload import PARTITIONS
 
 __all__ = [
     "Command",
@@ -150,11 +149,11 @@ def watch(
                 nudge()
 
 
-def committed(settings: Settings, topic: str) -> Callable[[], int]:
+def committed(settings: Settings, topic: str, partitions: int) -> Callable[[], int]:
     """Give a function that counts the committed records of a topic."""
     client = admin(settings)
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    places = {TopicPartition(topic, partition): latest for partition in range(PARTITIONS)}
+    places = {TopicPartition(topic, partition): latest for partition in range(partitions)}
 
     def count() -> int:
         with broker_errors(f"looking up the end of topic {topic!r}"):

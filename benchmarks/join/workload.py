@@ -1,6 +1,6 @@
 """The two logs that every contestant reads; hides how a million events are made and loaded fast.
 
-Decisions come at a steady pace of event time, one in twenty with one reward inside its window, and
+Decisions come at a steady pace of event time, some of them with one reward inside its window, and
 rewards lie in their log in the order of their time. The lane's logs also have the ticks that a live
 join would have written, one a second; the peers' logs have none.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from random import Random
 from typing import Final, NamedTuple
 
@@ -23,41 +24,49 @@ from bandstand.streams.join_types import TICK_HEADER, Rules
 from benchmarks.events import START_MS, WIRE, decision, sized
 
 __all__ = [
+    "BASE",
     "CLOSING",
-    "LANE",
-    "PARTITIONS",
-    "REWARD_EVERY",
     "RULES",
     "Event",
     "Topics",
+    "Traffic",
     "Workload",
-    "lane",
     "load",
     "send",
 ]
 
-PARTITIONS: Final = 2
-PER_SECOND: Final = 5_000
-"""Decisions in a second of event time, both partitions together."""
-BYTES: Final = 235
-REWARD_EVERY: Final = 20
 RULES: Final = Rules(
     window_ms=10_000, grace_ms=2_000, lateness_ms=3_600_000, backward_ms=0, skew_ms=60_000
 )
-
-
-def lane(rules: Rules) -> dict[str, str]:
-    """Give rules as the settings of a lane."""
-    spans = {name.removesuffix("_ms"): f"{ms}ms" for name, ms in rules._asdict().items()}
-    return {"partitions": str(PARTITIONS), **spans}
-
-
-LANE: Final = lane(RULES)
 CLOSING: Final = b"closing-"
 """How the ids begin of what is sent only to move the time of joins that know no other clock."""
 
-_SHAPES = 500
+_FORMS = 500
 _QUEUE_MESSAGES = 500_000
+
+
+class Traffic(NamedTuple):
+    """What flows through a lane, and by which rules it is joined."""
+
+    partitions: int = 2
+    rewarded_percent: int = 5
+    """Decisions of a hundred that have a reward, evenly spread; 0 to 100."""
+    decision_bytes: int = 235
+    per_second: int = 5_000
+    """Decisions in a second of event time, all partitions together."""
+    rules: Rules = RULES
+
+    def rewarded(self, number: int) -> bool:
+        """Tell whether a decision has a reward."""
+        return number * self.rewarded_percent % 100 < self.rewarded_percent
+
+    def lane(self) -> dict[str, str]:
+        """Give the settings of the lane."""
+        spans = {name.removesuffix("_ms"): f"{ms}ms" for name, ms in self.rules._asdict().items()}
+        return {"partitions": str(self.partitions), **spans}
+
+
+BASE: Final = Traffic()
 
 
 class Event(NamedTuple):
@@ -87,10 +96,10 @@ class Workload:
         How many decisions, at least 1.
     now
         The broker's time, milliseconds since 1970; the last tick lies a minute before it.
-    rules
-        The lane's.
-    per_second
-        Decisions in a second of event time, both partitions together.
+    traffic
+        What is in the logs.
+    tick_ms
+        Time from tick to tick.
     tick_gap_ms
         From when to when, after the first decision, no tick was written.
     closed
@@ -102,22 +111,25 @@ class Workload:
         self,
         count: int,
         now: int,
+        traffic: Traffic = BASE,
         *,
-        rules: Rules = RULES,
-        per_second: int = PER_SECOND,
+        tick_ms: int = 1_000,
         tick_gap_ms: tuple[int, int] = (0, 0),
         closed: bool = True,
     ) -> None:
         self.count = count
-        self.rules = rules
-        self.joined = -(-count // REWARD_EVERY)
-        self._per_second = per_second
-        self._tick_gap_ms = tick_gap_ms
-        length = count * 1000 // per_second
+        self.traffic = traffic
+        self._tick_ms, self._tick_gap_ms = tick_ms, tick_gap_ms
+        length, rules = count * 1000 // traffic.per_second, traffic.rules
         self._closed = length + (rules.window_ms + rules.grace_ms if closed else 0)
         self._start = now - now % 1000 - self._closed - 63_000
-        self._shapes = list(_shapes(Random(3)))
+        self._forms = list(_forms(Random(3), traffic.decision_bytes))
         self._closings = 0
+
+    @cached_property
+    def rewarded(self) -> list[int]:
+        """Numbers of the decisions that have a reward."""
+        return [number for number in range(self.count) if self.traffic.rewarded(number)]
 
     def key(self, number: int) -> bytes:
         """Give a decision's id: a UUID of version 7, made from its number alone."""
@@ -132,46 +144,47 @@ class Workload:
 
     def rewards(self) -> Iterator[Event]:
         """Give the rewards by time, each within its decision's window."""
-        numbers = range(0, self.count, REWARD_EVERY)
-        due = [(self._ts(n) + _noise(n) % self.rules.window_ms, self.key(n)) for n in numbers]
+        window_ms = self.traffic.rules.window_ms
+        due = [(self._ts(n) + _noise(n) % window_ms, self.key(n)) for n in self.rewarded]
         end = self._start + self._closed
         return (_reward(ts, key) for ts, key in sorted(due) if ts <= end)
 
     def ticks(self) -> Iterator[Event]:
-        """Give the ticks of both partitions of a log, until the last window has closed."""
+        """Give the ticks of all partitions of a log, until the last window has closed."""
         first, last = self._tick_gap_ms
-        for ms in range(0, self._closed + 3_000, 1000):
+        for ms in range(0, self._closed + 2_000 + self._tick_ms, self._tick_ms):
             if first < ms < last:
                 continue
-            for partition in range(PARTITIONS):
+            for partition in range(self.traffic.partitions):
                 yield Event(self._start + ms, TICK_KEY, None, partition)
 
     def closing(self) -> tuple[list[Event], list[Event]]:
         """Give a decision and its reward for each partition, later than all windows so far."""
         self._closings += 1
         ts = self._start + self._closed + self._closings * 1000
-        keys = [CLOSING + b"%028d" % (2 * self._closings + p) for p in range(PARTITIONS)]
+        many = self.traffic.partitions
+        keys = [CLOSING + b"%028d" % (many * self._closings + p) for p in range(many)]
         decisions = [self._decision(ts, key, 0)._replace(partition=p) for p, key in enumerate(keys)]
         return decisions, [_reward(ts, key)._replace(partition=p) for p, key in enumerate(keys)]
 
     @property
     def end(self) -> int:
         """Time of the last tick, milliseconds since 1970."""
-        return self._start + (self._closed + 2_999) // 1_000 * 1_000
+        return self._start + (self._closed + 1_999 + self._tick_ms) // self._tick_ms * self._tick_ms
 
     def _ts(self, number: int) -> int:
-        return self._start + number * 1000 // self._per_second
+        return self._start + number * 1000 // self.traffic.per_second
 
     def _decision(self, ts: int, key: bytes, number: int) -> Event:
-        head, between, rest = self._shapes[number % _SHAPES]
+        head, between, rest = self._forms[number % _FORMS]
         return Event(ts, key, b"".join((head, key, between, write_long(ts), rest)))
 
 
-def _shapes(random: Random) -> Iterator[tuple[bytes, bytes, bytes]]:
+def _forms(random: Random, size: int) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Give what stands before a decision's id, between it and the time, and after that."""
-    for _ in range(_SHAPES):
+    for _ in range(_FORMS):
         event = decision(random, START_MS, eligible=0, features=False)
-        head, rest = sized(event, BYTES).split(event["decision_id"].encode())
+        head, rest = sized(event, size).split(event["decision_id"].encode())
         between, tail = rest.split(write_long(START_MS))
         yield head, between, tail
 
@@ -201,7 +214,7 @@ def load(settings: Settings, topics: Topics, workload: Workload, *, ticks: bool)
         (topics.rewards, workload.rewards()),
     ):
         found = _by_time(workload.ticks(), events) if ticks else events
-        send(settings, topic, found, workload.rules)
+        send(settings, topic, found, workload.traffic.rules)
 
 
 def _by_time(ticks: Iterable[Event], events: Iterable[Event]) -> Iterator[Event]:

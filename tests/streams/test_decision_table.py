@@ -129,6 +129,21 @@ def test_a_mark_in_a_later_chunk_stays_there(two_chunks: DecisionTable) -> None:
     assert [[k.repeat for k in two_chunks.find(key)] for key in (b"a", b"b")] == [[False], [True]]
 
 
+def test_a_sparse_log_that_waits_for_a_long_window_has_few_chunks() -> None:
+    """Decisions further apart than `lateness` cost their rows, not a hash table each."""
+    table = DecisionTable(LATENESS)
+    for number in range(2_000):
+        before = number * 10 * LATENESS
+        table.open(before=before, window_ms=10**9, grace_ms=0)
+        table.add(Prints.of([b"%d" % number]), np.array([before]))
+        table.forget(before, 0)
+    assert len(table) == 2_000
+    assert table.nbytes < 400_000
+    assert [known.ts for known in table.find(b"1234")] == [1_234 * 10 * LATENESS]
+    table.forget(10**8, 10**10)
+    assert len(table) < 2_000
+
+
 def test_decisions_of_one_chunk_keep_the_settings_of_their_own_ticks() -> None:
     """Windows may change at any tick."""
     table = DecisionTable(LATENESS)
