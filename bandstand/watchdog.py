@@ -18,7 +18,10 @@ from bandstand.logs import get_logger
 from bandstand.probe import Probe
 from bandstand.settings import Settings
 
-__all__ = ["Watchdog", "patience"]
+__all__ = ["MARK", "Watchdog", "patience"]
+
+MARK = "librdkafka issue #5301"
+"""In the error of a client that is stuck."""
 
 _log = get_logger(__name__)
 _LOOK_S = 1.0
@@ -30,13 +33,15 @@ _ROUND_S = 2 * (_LOOK_S + _WITNESS_S + _CLIENT_S)
 _NEW_WITNESS_AFTER = 10
 _BACKOFF_MS = 10_000
 """The client library's own longest time between two tries to connect."""
+_LEAST_S = 30.0
+"""A client that isn't stuck may need several tries on a busy machine, whatever the settings say."""
 
 
 def patience(settings: Settings) -> float:
     """Give for how many seconds a client may be without answer beside one that is answered.
 
     Three times what a healthy one may take: it may wait for its next try to connect, and the join
-    takes ``pause`` and ``settle`` to find its feet.
+    takes ``pause`` and ``settle`` to find its feet. Half a minute at least.
 
     Examples
     --------
@@ -45,7 +50,8 @@ def patience(settings: Settings) -> float:
     """
     backoff = int((settings.kafka.model_extra or {}).get("reconnect_backoff_max_ms", _BACKOFF_MS))
     join = settings.join
-    return 3 * max((join.pause + join.settle).total_seconds(), backoff / 1_000)
+    longest = max((join.pause + join.settle).total_seconds(), backoff / 1_000)
+    return max(3 * longest, _LEAST_S)
 
 
 class Watchdog:
@@ -132,6 +138,6 @@ class Watchdog:
                 BrokerError(
                     f"a client ({kind}) has had no answer from Kafka for {self._silent:.0f} s, "
                     "while a fresh one made from the same settings has: it won't find its brokers "
-                    "any more (librdkafka issue #5301); nothing is lost: start this role again"
+                    f"any more ({MARK}); nothing is lost: start this role again"
                 )
             )

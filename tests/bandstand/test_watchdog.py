@@ -18,7 +18,7 @@ from bandstand.watchdog import patience
 
 ROLE = """
 import sys
-from bandstand import clients
+from bandstand import clients, watchdog
 from bandstand.kafka import admin, consumer_config, producer_config
 from bandstand.role import running
 from bandstand.settings import load_settings
@@ -30,6 +30,7 @@ def made(settings):
         "AdminClient": admin(settings),
     }
 
+watchdog._LEAST_S = 0.0
 settings = load_settings()
 kafka = settings.kafka.model_copy(update={"bootstrap_servers": sys.argv[2]})
 with running("thing", settings) as role:

@@ -32,6 +32,7 @@ from bandstand.kafka import LIBRARY_LOGGER, TopicReader
 from bandstand.local import Kafka
 from bandstand.streams.join_types import Record, Rules
 from bandstand.streams.records import record_of
+from bandstand.watchdog import MARK
 from tests.streams.bench import Bench, Worker
 from tests.streams.storm_check import Checks, DifferenceError, Follower, PartitionCheck
 from tests.streams.storm_load import Ledger, Load
@@ -91,6 +92,8 @@ class Storm:
         self.faults: Counter[str] = Counter()
         self.rounds: list[float] = []
         """Seconds that each took."""
+        self.stuck = 0
+        """Workers that ended because a client of theirs found no broker any more."""
         self._workers: dict[int, Worker] = {}
         self._measured = False
         self._starting = threading.Lock()
@@ -170,6 +173,7 @@ class Storm:
             "rounds": len(self.rounds),
             "seconds_per_round": _spread(self.rounds),
             "workers_started": len(self._bench.workers),
+            "workers_stuck": self.stuck,
             "faults": dict(sorted(self.faults.items())),
             "decisions": dict(states["decisions"]),
             "rewards": dict(states["rewards"]),
@@ -216,12 +220,16 @@ class Storm:
         return self.checks.unfinished
 
     def _see_alive(self, slots: Iterable[int]) -> None:
-        """No worker may have ended: one that finds no broker at its start waits for it."""
+        """No worker may have ended but by its watchdog; one that did is started again."""
         for slot in list(slots):
             worker = self._workers[slot]
             code = worker.process.poll()
-            if code is not None:
+            if code is None:
+                continue
+            if code != 70 or MARK not in worker.log.read_text():
                 raise DifferenceError(f"worker {slot} ended by itself, code {code}; {worker.log}")
+            self.stuck += 1
+            self._start([slot])
 
     def _strike(self, fault: Fault, began: float) -> None:
         time.sleep(max(0.0, began + fault.at - time.monotonic()))
