@@ -11,7 +11,7 @@ rebalance.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -49,18 +49,32 @@ class Batch(NamedTuple):
     taken: asyncio.Event
 
 
+async def _connect(
+    start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
+) -> None:
+    while True:
+        try:
+            return await start()
+        except KafkaConnectionError as error:
+            _log.warning("the group can't be joined yet", why=str(error))
+            await stop()
+            await asyncio.sleep(_CONNECT_AGAIN_S)
+
+
+class _Producer(driver.Producer):
+    """Faust's producer, of which nothing is asked but that it is there."""
+
+    async def on_start(self) -> None:
+        """Connect, as the group's member does."""
+        await _connect(super().on_start, lambda: self._ensure_producer().stop())
+
+
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's thread around aiokafka, for membership alone."""
 
     async def on_start(self) -> None:
         """Connect; wait for a broker that has gone away since it was last asked."""
-        while True:
-            try:
-                return await super().on_start()
-            except KafkaConnectionError as error:
-                _log.warning("the group can't be joined yet", why=str(error))
-                await self._ensure_consumer().stop()
-                await asyncio.sleep(_CONNECT_AGAIN_S)
+        await _connect(super().on_start, lambda: self._ensure_consumer().stop())
 
     def stay(self) -> None:
         """Tell aiokafka that its owner is alive; without it, it leaves the group."""
@@ -170,6 +184,7 @@ class BatchTransport(driver.Transport):
     """
 
     Consumer = _Consumer
+    Producer = _Producer
 
     def __init__(
         self, urls: Any, app: Any, *, read: Read, die: Callable[[BaseException], None]

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+import threading
+import time
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import faust
 import pytest
+from yarl import URL
 
 from bandstand.local import Kafka, SeaweedFS
 from bandstand.local.ports import HOST, free_ports
+from bandstand.streams.log_reader import Found
+from bandstand.streams.transport import BatchTransport
 from bandstand.supervisor import ROLES
 from tests.streams.bench import Bench, Worker, until
 
 FAUST = ("-m", "faust", "-A", "bandstand.streams.app", "worker", "-l", "info")
+CONNECT_S = 1.0
 ADDRESS = "BANDSTAND_KAFKA__BOOTSTRAP_SERVERS"
 
 
@@ -101,3 +109,29 @@ def test_missing_topics_are_not_waited_for(bench: Bench) -> None:
     for worker in workers:
         assert worker.process.wait(60) == 1, worker.log.read_text()
         assert "run 'bandstand topics create'" in worker.log.read_text()
+
+
+def test_fausts_producer_waits_for_a_broker_that_has_gone_away_since(tmp_path: Path) -> None:
+    """The role saw Kafka answer; it is killed before Faust has connected, and comes back."""
+    with Kafka(tmp_path) as kafka:
+        kafka.kill()
+        back = threading.Timer(2 * CONNECT_S, kafka.start)
+        back.start()
+        began = time.monotonic()
+        asyncio.run(_start_producer(kafka.bootstrap_servers))
+        assert time.monotonic() - began > 2 * CONNECT_S
+        back.join()
+
+
+def _fail(error: BaseException) -> None:
+    pytest.fail(str(error))
+
+
+async def _start_producer(servers: str) -> None:
+    url = URL(f"kafka://{servers}")
+    app = faust.App("starts", broker=[url], producer_request_timeout=CONNECT_S)
+    transport = BatchTransport([url], app, read=lambda: Found([], few=True), die=_fail)
+    producer = transport.create_producer()
+    async with asyncio.timeout(60):
+        await producer.start()
+    await producer.stop()
