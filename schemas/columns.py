@@ -71,12 +71,15 @@ class Batch:
     frames
         Each good row's bytes with their header, in the current schema and as this process frames
         them; what came in another schema or with another header was written anew.
+    sizes
+        Length of each frame; int64.
     """
 
     table: pa.RecordBatch
     rows: npt.NDArray[np.int64]
     bad: list[Bad]
     frames: list[bytes]
+    sizes: npt.NDArray[np.int64]
 
 
 @dataclass
@@ -129,18 +132,20 @@ def columns(name: str, values: Sequence[bytes | None], wire: Wire) -> Batch:
     >>> [(bad.index, bad.error.reason) for bad in batch.bad]
     [(1, 'truncated'), (2, 'empty')]
     """
-    if (size := sum(map(len, filter(None, values)))) > LARGEST_BATCH:
-        raise ValueError(f"a batch of {size} bytes; allowed: {LARGEST_BATCH}; split it")
     found = _frames(name, values, wire)
+    sizes = np.fromiter(map(len, found.frames), np.int64, len(found.frames))
+    if (size := int(sizes.sum())) > LARGEST_BATCH:
+        raise ValueError(f"a batch of {size} bytes; allowed: {LARGEST_BATCH}; split it")
     start = len(wire.header(name))
     tables, refused = _sift(_reader(name, start), found, range(len(found.frames)))
     if refused:
-        found = _without(name, found, start, refused)
+        found, sizes = _without(name, found, start, refused), np.delete(sizes, refused)
     return Batch(
         table=_joined(name, tables),
         rows=_numbers(found.rows),
         bad=sorted(found.bad, key=lambda bad: bad.index),
         frames=found.frames,
+        sizes=sizes,
     )
 
 

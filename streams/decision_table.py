@@ -257,19 +257,22 @@ class _Chunk:
         start, end = self.count, self.count + len(times)
         self._make_room(end)
         self._wide[start:end], self._narrow[start:end] = prints
-        self._keep_times(start, times)
+        oldest, newest = int(times.min()), int(times.max())
+        self._keep_times(start, times, oldest, newest)
         self.count = end
-        self.newest_ts = max(self.newest_ts, int(times.max()))
+        self.newest_ts = max(self.newest_ts, newest)
         self.latest_due = max(self.latest_due, int(segment.due(times).max()))
         return self._insert(np.arange(start, end))
 
-    def _keep_times(self, start: int, times: Ints) -> None:
+    def _keep_times(self, start: int, times: Ints, oldest: int, newest: int) -> None:
         if self._origin is None:
             self._origin = int(times[0]) if self.opened is None else self.opened
-        deltas = times - self._origin + _HALF
-        for row in np.flatnonzero((deltas < 0) | (deltas >= 2 * _HALF)).tolist():
-            self._far[start + row] = int(times[row])
-            deltas[row] = 0
+        first = self._origin - _HALF
+        deltas = times - first
+        if oldest < first or newest >= first + 2 * _HALF:
+            for row in np.flatnonzero((deltas < 0) | (deltas >= 2 * _HALF)).tolist():
+                self._far[start + row] = int(times[row])
+                deltas[row] = 0
         self._deltas[start : start + len(times)] = deltas
 
     def _time(self, place: int) -> int:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from bandstand.streams.join_types import Record
 from bandstand.streams.reward_index import Judged
 
 __all__ = ["Decisions", "DueQueue", "Line"]
 
 Ints = npt.NDArray[np.int64]
+
+
+def _none() -> Ints:
+    return np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +27,34 @@ class Decisions:
 
     Parameters
     ----------
-    offsets, times, keys, values, frames
+    offsets, times, keys, values, frames, sizes
         One entry a decision; times in milliseconds, values as they came, frames as the current
-        schema writes them: the same objects where they came like that.
+        schema writes them: the same objects where they came like that; sizes are the frames'.
     """
 
-    offsets: list[int] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
+    offsets: Ints = field(default_factory=_none)
+    times: Ints = field(default_factory=_none)
     keys: list[bytes] = field(default_factory=list)
     values: list[bytes] = field(default_factory=list)
     frames: list[bytes] = field(default_factory=list)
+    sizes: Ints = field(default_factory=_none)
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self.keys)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all frames."""
-        return sum(map(len, self.frames))
+        return int(self.sizes.sum())
+
+    def since(self, offset: int) -> int:
+        """Give the first row of an offset or a larger one."""
+        return int(self.offsets.searchsorted(offset))
+
+    def record(self, row: int) -> Record:
+        """Give a row as it came."""
+        at, ts = int(self.offsets[row]), int(self.times[row])
+        return Record(at, ts, self.keys[row], self.values[row], ())
 
     def cut(self, start: int, end: int) -> Decisions:
         """Give the rows from `start` up to, not including, `end`."""
@@ -52,27 +66,32 @@ class Decisions:
             self.keys[start:end],
             self.values[start:end],
             self.frames[start:end],
+            self.sizes[start:end],
         )
 
-    def pick(self, rows: Sequence[int]) -> Decisions:
+    def pick(self, rows: Ints) -> Decisions:
         """Give some rows."""
         return Decisions(
-            [self.offsets[row] for row in rows],
-            [self.times[row] for row in rows],
-            [self.keys[row] for row in rows],
-            [self.values[row] for row in rows],
-            [self.frames[row] for row in rows],
+            self.offsets[rows],
+            self.times[rows],
+            [self.keys[row] for row in rows.tolist()],
+            [self.values[row] for row in rows.tolist()],
+            [self.frames[row] for row in rows.tolist()],
+            self.sizes[rows],
         )
 
     def __add__(self, more: Decisions) -> Decisions:
         if not self:
             return more
+        if not more:
+            return self
         return Decisions(
-            self.offsets + more.offsets,
-            self.times + more.times,
+            np.concatenate((self.offsets, more.offsets)),
+            np.concatenate((self.times, more.times)),
             self.keys + more.keys,
             self.values + more.values,
             self.frames + more.frames,
+            np.concatenate((self.sizes, more.sizes)),
         )
 
 
@@ -115,12 +134,12 @@ class Line:
     def judged(self, row: int) -> tuple[bytes, Judged, int | None]:
         """Give what rewards are judged by: the row's id, its times, and the tick before it."""
         decisions = self.decisions
-        judged = Judged(decisions.times[row], int(self.due[row]), self.window_ms)
+        judged = Judged(int(decisions.times[row]), int(self.due[row]), self.window_ms)
         return decisions.keys[row], judged, self.before
 
     def leaving(self, reached: int) -> int:
         """Give the row before which all may leave once the reward log has reached a tick."""
-        return bisect_right(self._reached, reached, self.at)
+        return int(self._reached.searchsorted(reached, "right"))
 
 
 class DueQueue:

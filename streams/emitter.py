@@ -12,6 +12,9 @@ from bandstand.streams.reward_index import RewardIndex
 
 __all__ = ["Emitter"]
 
+_AROUND_BYTES = 64
+"""More than an outcome without rewards has besides its rules and its decision."""
+
 
 class Emitter:
     """Writes the outcomes of one partition.
@@ -44,31 +47,32 @@ class Emitter:
         rows, header, skip = line.decisions.cut(start, end), self._header, self._skip
         values = splice.defaulted(rows.offsets, line.rules, rows.frames, skip, header)
         joined = set()
+        # No key is longer than the decision that has it.
+        longest = 2 * int(rows.sizes.max()) + len(line.rules) + _AROUND_BYTES
         for row in self._index.awaiting(rows.keys):
             rewards = self._index.take(*line.judged(start + row), output.rewards)
             if rewards:
                 joined.add(row)
-                output.delays.extend([reward.ts - rows.times[row] for reward in rewards])
-                offset, decision = rows.offsets[row], rows.frames[row][skip:]
+                decided = int(rows.times[row])
+                output.delays.extend([reward.ts - decided for reward in rewards])
+                offset, decision = int(rows.offsets[row]), rows.frames[row][skip:]
                 parts = [reward.part for reward in rewards]
                 values[row] = splice.joined(offset, line.rules, parts, decision, header)
-        oversize = self._too_large(rows.keys, values)
+                longest = max(longest, len(rows.keys[row]) + len(values[row]))
+        oversize = self._too_large(rows.keys, values) if longest > self._max_outcome_bytes else ()
         for row in oversize:
-            values[row] = splice.oversize(rows.offsets[row], line.rules, header)
+            values[row] = splice.oversize(int(rows.offsets[row]), line.rules, header)
         for state, many in (
             ("oversize", len(oversize)),
-            ("joined", len(joined - oversize)),
-            ("defaulted", len(values) - len(joined | oversize)),
+            ("joined", len(joined.difference(oversize))),
+            ("defaulted", len(values) - len(joined.union(oversize))),
         ):
             if many:
                 output.decisions[state] += many
         output.emissions.keys.extend(rows.keys)
-        output.emissions.timestamps.extend(rows.times)
+        output.emissions.timestamps.extend(rows.times.tolist())
         output.emissions.values.extend(values)
 
     def _too_large(self, keys: list[bytes], values: list[bytes]) -> set[int]:
-        limit = self._max_outcome_bytes
-        if max(map(len, keys)) + max(map(len, values)) <= limit:
-            return set()
         sizes = map(add, map(len, keys), map(len, values))
-        return {row for row, size in enumerate(sizes) if size > limit}
+        return {row for row, size in enumerate(sizes) if size > self._max_outcome_bytes}

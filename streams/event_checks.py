@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,7 +21,9 @@ _SHOWN = 100
 
 
 def mismatches(
-    keys: Sequence[bytes | None], timestamps: Sequence[int], table: pa.RecordBatch
+    keys: Sequence[bytes | None],
+    timestamps: Sequence[int] | npt.NDArray[np.int64],
+    table: pa.RecordBatch,
 ) -> dict[int, EventError]:
     """Give the rows whose key or timestamp disagrees with their bytes, or with no finite value.
 

@@ -9,8 +9,9 @@ records are cut into batches, which log is read first and where a restart happen
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Sequence
 from itertools import repeat
 from typing import cast
 
@@ -127,8 +128,8 @@ class JoinCore:
         scanning, line = self._scanning_from, self._due.head
         try:
             if line is not None:
-                return line.decisions.times[line.at]
-            return self._candidates.times[0] if scanning is None else scanning[1]
+                return int(line.decisions.times[line.at])
+            return int(self._candidates.times[0]) if scanning is None else scanning[1]
         except IndexError:  # none there, or taken out meanwhile: others' threads ask
             return None
 
@@ -185,9 +186,9 @@ class JoinCore:
         """Give where the decision cursor stands: everything up to there is done with."""
         line = self._due.head
         if line is not None:
-            return self._at_least_tail(line.decisions.offsets[line.at], line.before)
+            return self._at_least_tail(int(line.decisions.offsets[line.at]), line.before)
         if self._candidates:
-            return self._at_least_tail(self._candidates.offsets[0], self.watermark)
+            return self._at_least_tail(int(self._candidates.offsets[0]), self.watermark)
         if self._scanning_from is not None:
             return self._at_least_tail(self._scanning_from[0], self.watermark)
         return self._at_least_tail(self.next_decision, self.watermark)
@@ -206,7 +207,7 @@ class JoinCore:
         decisions = _decisions(sifted)
         bad, start = deque(sifted.bad), 0
         for tick in sifted.ticks:
-            end = bisect_left(decisions.offsets, tick.offset, start)
+            end = decisions.since(tick.offset)
             self._refuse_before(tick.offset, "decisions", bad)
             self._candidates += decisions.cut(start, end)
             self._place(tick)
@@ -221,7 +222,8 @@ class JoinCore:
 
     def _begin_scan(self) -> None:
         """Let go of decisions that wait for a tick that doesn't come; look for it alone."""
-        self._scanning_from = self._candidates.offsets[0], self._candidates.times[0]
+        first = self._candidates
+        self._scanning_from = int(first.offsets[0]), int(first.times[0])
         self._checked_up_to = self.next_decision
         self._candidates = Decisions()
 
@@ -248,7 +250,7 @@ class JoinCore:
         decisions = self._within(decisions, earliest, latest)
         if not decisions:
             return
-        times = np.array(decisions.times, np.int64)
+        times = decisions.times
         segment = self._table.open(
             before=before, window_ms=rules.window_ms, grace_ms=rules.grace_ms
         )
@@ -257,7 +259,7 @@ class JoinCore:
         if known.any():
             fresh = ~self._repeats(decisions, known, first, earliest)
             rows = fresh.nonzero()[0]
-            decisions, times, numbers = decisions.pick(rows.tolist()), times[rows], numbers[rows]
+            decisions, times, numbers = decisions.pick(rows), times[rows], numbers[rows]
         if decisions:
             part = splice.rules_part(before, rules.window_ms, rules.backward_ms, rules.grace_ms)
             line = Line(decisions, segment.due(times), numbers, before, rules.window_ms, part)
@@ -267,15 +269,15 @@ class JoinCore:
         """Refuse the decisions whose time the ticks around them don't allow."""
         times = decisions.times
         least = -math.inf if earliest is None else earliest
-        if not times or (least <= min(times) and max(times) <= latest):
+        if not decisions or (least <= times.min() and times.max() <= latest):
             return decisions
-        good = [row for row, ts in enumerate(times) if least <= ts <= latest]
-        for row in sorted(set(range(len(times))).difference(good)):
-            offset, ts = decisions.offsets[row], times[row]
-            if not self._settled_before(offset, ts):
-                record = Record(offset, ts, decisions.keys[row], decisions.values[row], ())
-                self._refuse("decisions", record, wrong_clock(ts, earliest, latest))
-        return decisions.pick(good)
+        good = (least <= times) & (times <= latest)
+        for row in np.flatnonzero(~good).tolist():
+            record = decisions.record(row)
+            if not self._settled_before(record.offset, record.timestamp):
+                error = wrong_clock(record.timestamp, earliest, latest)
+                self._refuse("decisions", record, error)
+        return decisions.pick(np.flatnonzero(good))
 
     def _settled_before(self, offset: int, ts: int) -> bool:
         """Tell whether an owner before knows better what became of a decision.
@@ -299,8 +301,8 @@ class JoinCore:
                     self._table.mark_repeat(entry.number)
                     repeats[entry.number - first] = True
                 newest = entry.ts if newest is None else max(newest, entry.ts)
-        fresh = [row for row in repeats.nonzero()[0] if decisions.offsets[row] > self._done_before]
-        self._output.decisions["duplicate"] += len(fresh)
+        fresh = decisions.offsets[repeats] > self._done_before
+        self._output.decisions["duplicate"] += int(fresh.sum())
         return repeats
 
     def _read_rewards(self, records: Records) -> None:
@@ -340,7 +342,7 @@ class JoinCore:
 
     def _emit(self) -> None:
         for line, start, end in self._due.leaving(self.reward_watermark):
-            silent = bisect_right(line.decisions.offsets, self._done_before, start, end)
+            silent = min(max(line.decisions.since(self._done_before + 1), start), end)
             self._emitter.pass_by(line, start, silent)
             self._emitter.emit(line, silent, end, self._output)
             self._index.passed = int(line.numbers[end - 1]) + 1
@@ -389,7 +391,14 @@ def _fresh(records: Records, expected: int, log: Log) -> Records:
 def _decisions(sifted: Sifted) -> Decisions:
     good = sifted.good
     keys, values = cast("list[bytes]", good.keys), cast("list[bytes]", good.values)
-    return Decisions(list(good.offsets), list(good.timestamps), keys, values, sifted.frames)
+    offsets = _numbers(good.offsets)
+    return Decisions(offsets, sifted.times, keys, values, sifted.frames, sifted.sizes)
+
+
+def _numbers(offsets: Sequence[int]) -> npt.NDArray[np.int64]:
+    if offsets and offsets[-1] - offsets[0] + 1 == len(offsets):
+        return np.arange(offsets[0], offsets[-1] + 1)
+    return np.array(offsets, np.int64)
 
 
 def _rewards(sifted: Sifted, start: int) -> list[Reward]:

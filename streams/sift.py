@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import pyarrow as pa
+import numpy as np
+import numpy.typing as npt
 
 from bandstand.errors import EventError, StateError
 from bandstand.schemas.columns import columns
@@ -40,18 +41,21 @@ class Sifted(NamedTuple):
         The readable ones.
     good
         Events that can be read and agree with their key and timestamp.
-    table
-        Their columns, as `columns` gives them.
+    times
+        Their timestamps, milliseconds; int64.
     frames
         Their bytes, as the current schema writes them, with our header.
+    sizes
+        Lengths of the frames; int64.
     bad
         Whatever else was there.
     """
 
     ticks: list[Tick]
     good: Records
-    table: pa.RecordBatch
+    times: npt.NDArray[np.int64]
     frames: list[bytes]
+    sizes: npt.NDArray[np.int64]
     bad: list[Bad]
 
 
@@ -88,18 +92,19 @@ class Sifter:
         """
         ticks, bad, events = self._without_ticks(records)
         batch = columns(kind, events.values, self._wire)
-        good, table, frames = events, batch.table, batch.frames
+        good, frames, sizes = events, batch.frames, batch.sizes
         if batch.bad:
             bad += [Bad(events.row(broken.index), broken.error) for broken in batch.bad]
             good = events.pick(batch.rows.tolist())
-        problems = mismatches(good.keys, good.timestamps, table)
+        times = np.array(good.timestamps, np.int64)
+        problems = mismatches(good.keys, times, batch.table)
         if problems:
             bad += [Bad(good.row(row), error) for row, error in problems.items()]
             kept = [row for row in range(len(good)) if row not in problems]
-            good, table = good.pick(kept), table.take(pa.array(kept, pa.int64()))
+            good, times, sizes = good.pick(kept), times[kept], sizes[kept]
             frames = [frames[row] for row in kept]
         bad.sort(key=lambda one: one.record.offset)
-        return Sifted(ticks, good, table, frames, bad)
+        return Sifted(ticks, good, times, frames, sizes, bad)
 
     def first_tick(self, records: Records) -> Tick | None:
         """Give the first readable tick."""

@@ -7,11 +7,13 @@ bytes without the ids of bandit and decision, with its offset put in. Neither is
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import repeat
 from operator import itemgetter
+
+import numpy as np
+import numpy.typing as npt
 
 from bandstand.errors import EventError
 from bandstand.schemas.primitives import END, NULL, behind_text, read_long, read_text, write_long
@@ -42,14 +44,18 @@ def rules_part(before: int | None, window_ms: int, backward_ms: int, grace_ms: i
 
 
 def defaulted(
-    source_offsets: Sequence[int], rules: bytes, frames: Sequence[bytes], skip: int, header: bytes
+    source_offsets: npt.NDArray[np.int64],
+    rules: bytes,
+    frames: Sequence[bytes],
+    skip: int,
+    header: bytes,
 ) -> list[bytes]:
     """Write the outcomes of decisions without rewards.
 
     Parameters
     ----------
     source_offsets
-        Ascending.
+        Ascending; int64.
     rules
         What `rules_part` gave.
     frames
@@ -64,14 +70,13 @@ def defaulted(
     body = itemgetter(slice(skip, None))
     start = 0
     while start < len(source_offsets):
-        block = source_offsets[start] // len(_LOW)
-        end = bisect_left(source_offsets, (block + 1) * len(_LOW), start)
+        block = int(source_offsets[start]) // len(_LOW)
+        end = int(source_offsets.searchsorted((block + 1) * len(_LOW)))
+        lows = (source_offsets[start:end] & _MASK).tolist()
         if block:
-            last = _high(block) + behind
-            offsets = [_LOW[offset & _MASK] for offset in source_offsets[start:end]]
+            last, offsets = _high(block) + behind, map(_LOW.__getitem__, lows)
         else:
-            last = behind
-            offsets = list(map(write_long, source_offsets[start:end]))
+            last, offsets = behind, map(write_long, lows)
         parts = zip(repeat(before), offsets, repeat(last), map(body, frames[start:end]))
         values += map(b"".join, parts)
         start = end

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +34,9 @@ class Item(NamedTuple):
 def emission(source: int, window: int = 50) -> Emission:
     """Give the outcome of a decision."""
     rules, frame = splice.rules_part(None, window, 0, 0), decision_bytes(f"d{source}", source)
-    [value] = splice.defaulted([source], rules, [frame], len(WIRE.header("decision")), HEADER)
+    [value] = splice.defaulted(
+        np.array([source]), rules, [frame], len(WIRE.header("decision")), HEADER
+    )
     return Emission(f"d{source}".encode(), source, value, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from bandstand.streams import splice
@@ -30,7 +31,7 @@ def test_a_defaulted_outcome_is_what_the_codec_writes(batch: int, before: int | 
     spliced = []
     for at in range(0, len(AROUND), batch):
         rows = slice(at, at + batch)
-        spliced += splice.defaulted(AROUND[rows], rules, frames[rows], skip, header)
+        spliced += splice.defaulted(np.array(AROUND[rows]), rules, frames[rows], skip, header)
     for offset, decision, value in zip(AROUND, decisions, spliced, strict=True):
         fields = {
             "state": "defaulted",
