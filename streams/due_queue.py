@@ -16,6 +16,9 @@ __all__ = ["Decisions", "DueQueue", "Line"]
 
 Ints = npt.NDArray[np.int64]
 
+_LINE_BYTES = 2_500
+"""What a line takes besides its decisions' bytes: in a sparse log each decision has its own."""
+
 
 def _none() -> Ints:
     return np.empty(0, np.int64)
@@ -127,7 +130,7 @@ class Line:
     _reached: Ints = field(init=False)
 
     def __post_init__(self) -> None:
-        self.nbytes = self.decisions.nbytes
+        self.nbytes = self.decisions.nbytes + _LINE_BYTES
         # One that isn't due holds up those behind it: a row leaves at the largest due time so far.
         self._reached = np.maximum.accumulate(self.due)
 

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
-from bandstand.streams import join_core
+from bandstand.streams import due_queue, join_core
 from tests.streams.join_driver import Owner, Partition, reading_ahead
 from tests.streams.join_logs import LOGS
 from tests.streams.join_oracle import Lane
@@ -68,11 +68,12 @@ def test_so_many_decisions_are_read_ahead(spare: int, wanted: bool) -> None:
 
 @pytest.mark.parametrize(("spare", "wanted"), [(0, False), (1, True)])
 def test_so_many_bytes_of_decisions_are_read_ahead(spare: int, wanted: bool) -> None:
-    """Large ones fill the memory long before they are many."""
+    """Large ones fill the memory long before they are many; each stretch between ticks counts."""
     story = Story().decides("a", 10, 700).ticks(100).decides("b", 110, 600).ticks(200)
     story.decides("c", 210, 500)
     size = sum(len(record.value or b"") for record in story.records["decisions"])
-    with patch.object(join_core, "_MAX_WAITING_BYTES", size + spare):
+    lines = 2 * due_queue._LINE_BYTES
+    with patch.object(join_core, "_MAX_WAITING_BYTES", size + lines + spare):
         owner = _with(story, decisions=6, rewards=0)
         assert owner.core.wants_decisions is wanted
         story.ticks(600)  # "a" is out, and makes room
