@@ -56,6 +56,7 @@ _PASSING = (
     KafkaError._NOENT,  # no leader is known of a partition
     KafkaError._RESOLVE,
     KafkaError._TIMED_OUT,
+    KafkaError._TIMED_OUT_QUEUE,
     KafkaError._TRANSPORT,
 )
 
@@ -231,7 +232,11 @@ def _latest(client: AdminClient, places: list[TopicPartition]) -> dict[int, int]
 
 def is_passing(cause: object) -> bool:
     """Tell whether an error is that of a broker that is away, or of a partition between leaders."""
-    return isinstance(cause, KafkaError) and (cause.retriable() or cause.code() in _PASSING)
+    if not isinstance(cause, KafkaError):
+        return False
+    # So says a broker that was frozen, until its controller lets it in again.
+    fenced = cause.code() == KafkaError.INVALID_REPLICATION_FACTOR and "fenced" in cause.str()
+    return fenced or cause.retriable() or cause.code() in _PASSING
 
 
 def poll_batch(consumer: Consumer, timeout: float, most: int) -> list[Message]:

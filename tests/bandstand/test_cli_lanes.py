@@ -169,7 +169,7 @@ def test_watch_draws_again_until_it_is_interrupted(settings: Settings, tmp_path:
             write(settings, "decisions", log)
             _read_until(ours, "4323")
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
             os.close(ours)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import NewTopic
 
 from bandstand.errors import BrokerError, TopicError
@@ -18,6 +18,7 @@ from bandstand.kafka import (
     broker_errors,
     consumer_config,
     end_offsets,
+    is_passing,
     partition_count,
     producer_config,
 )
@@ -212,6 +213,23 @@ def test_errors_are_translated() -> None:
     """The client library's errors become Bandstand's, with what was being done."""
     with pytest.raises(BrokerError, match="counting sheep: "), broker_errors("counting sheep"):
         raise KafkaException("asleep")
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "passing"),
+    [
+        (KafkaError._TIMED_OUT_QUEUE, "timed out in queue", True),
+        (KafkaError._NOENT, "no leaders found", True),
+        (KafkaError.INVALID_REPLICATION_FACTOR, "All brokers are currently fenced.", True),
+        (KafkaError.INVALID_REPLICATION_FACTOR, "only 1 broker(s) are registered.", False),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "not for you", False),
+    ],
+)
+def test_what_passes_by_waiting_is_told_from_what_does_not(
+    code: int, text: str, passing: bool
+) -> None:
+    """A broker that comes back says many things for a moment."""
+    assert is_passing(KafkaError(code, text)) is passing
 
 
 def test_configurations_keep_the_promises() -> None:
