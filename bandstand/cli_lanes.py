@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import closing
 from datetime import timedelta
@@ -47,6 +48,7 @@ def lanes(
         return
     if watch and as_json:
         raise typer.BadParameter("--watch draws for people; for programs call --json repeatedly")
+    from bandstand.role import on_signals
     from bandstand.streams.lane_status import LaneLooks
 
     chosen = _chosen(lane)
@@ -57,10 +59,11 @@ def lanes(
                 rows = _status_rows(looks, chosen)
             out.rows(rows, "lanes")
             return
-        with out.redrawn() as draw:
-            while True:
+        told_to_stop = threading.Event()
+        with on_signals(lambda _: told_to_stop.set()), out.redrawn() as draw:
+            while not told_to_stop.is_set():
                 draw(_status_rows(looks, chosen), f"lanes at {time.strftime('%H:%M:%S')}")
-                time.sleep(_EVERY_S)
+                told_to_stop.wait(_EVERY_S)
 
 
 def _chosen(lane: str | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -51,8 +51,8 @@ class Output:
 
     @contextmanager
     def redrawn(self) -> Iterator[Callable[[Sequence[Mapping[str, Any]], str], None]]:
-        """Draw rows again and again in one place, until the user presses Ctrl-C."""
-        with suppress(KeyboardInterrupt), Live(console=self._console, auto_refresh=False) as live:
+        """Draw rows again and again in one place."""
+        with Live(console=self._console, auto_refresh=False) as live:
             yield lambda rows, title: live.update(_table(rows, title), refresh=True)
 
     def record(self, record: Mapping[str, Any], title: str = "") -> None:

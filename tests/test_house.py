@@ -7,7 +7,6 @@ import importlib
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -345,11 +344,9 @@ def _copied(folder: Path) -> Path:
 
 def test_the_wheel_is_whole(tmp_path: Path) -> None:
     """A wheel of a clean copy has every module, schema and data file, and nothing else."""
-    began = time.monotonic()
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", "--wheel-dir", str(tmp_path), str(_copied(tmp_path))]
     subprocess.run(command, check=True, capture_output=True, text=True)
-    assert time.monotonic() - began < 15
     (wheel,) = tmp_path.glob("*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     there = {"bandstand/py.typed"}

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from bandstand.settings import load_settings
+from tests.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(?:<!-- run: (?P<name>[^>]+?) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.S)
-STARTED_S = 60.0
 
 
 def blocks() -> dict[str, str]:
@@ -70,7 +69,7 @@ def in_background(command: str, folder: Path, environment: Mapping[str, str]) ->
         assert process.poll() is None, log.read_text()
     finally:
         process.terminate()
-        code = process.wait(15)
+        code = process.wait(PATIENCE_S)
     assert code == 0, log.read_text()
 
 
@@ -81,9 +80,10 @@ def exports(text: str) -> dict[str, str]:
 
 def await_snapshots(folder: Path, environment: Mapping[str, str], log: Path) -> None:
     """Wait until the publisher has published the bandit's first snapshot."""
-    deadline = time.monotonic() + STARTED_S
-    while not json.loads(sh("bandstand snapshot list --json", folder, environment)):
-        assert time.monotonic() < deadline, log.read_text()
+    until(
+        lambda: json.loads(sh("bandstand snapshot list --json", folder, environment)),
+        log.read_text,
+    )
 
 
 def test_the_readme_takes_a_new_user_from_a_spec_to_a_decision(tmp_path: Path) -> None:

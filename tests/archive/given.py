@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -23,9 +23,7 @@ from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
 from bandstand.streams.join_types import Record
-
-BOUND_S = 20.0
-"""Longest wait for a condition in these tests."""
+from tests.waiting import PATIENCE_S, until
 
 WIRE = Wire.single_object()
 MIDNIGHT = 1_764_028_800_000
@@ -120,14 +118,6 @@ def given_settings(
     )
 
 
-def eventually(condition: Callable[[], bool], bound: float = BOUND_S) -> None:
-    """Wait until a condition holds, for a bounded time."""
-    deadline = time.monotonic() + bound
-    while not condition():
-        assert time.monotonic() < deadline, f"didn't happen within {bound} s"
-        time.sleep(0.02)
-
-
 class Log:
     """A topic with what was written to it."""
 
@@ -156,7 +146,7 @@ class Log:
                 headers=list(headers) or None,
                 on_delivery=keep,
             )
-        assert self._producer.flush(BOUND_S) == 0
+        assert self._producer.flush(PATIENCE_S) == 0
 
 
 def decisions_log(settings: Settings) -> Log:
@@ -228,7 +218,7 @@ class RunningArchive:
 
     def wait_ready(self) -> RunningArchive:
         """Wait until it does its work."""
-        eventually(lambda: self.get("/readyz")[0] == 200 or self.process.poll() is not None)
+        until(lambda: self.get("/readyz")[0] == 200 or self.process.poll() is not None)
         assert self.process.poll() is None, self.log
         return self
 
@@ -236,7 +226,7 @@ class RunningArchive:
         """Send SIGTERM; how long it took to end, in seconds."""
         begin = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(BOUND_S) == 0, self.log
+        assert self.process.wait(PATIENCE_S) == 0, self.log
         return time.monotonic() - begin
 
 

@@ -20,11 +20,9 @@ from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.join_types import Record
 from tests.archive.given import (
-    BOUND_S,
     Log,
     RunningArchive,
     decisions_log,
-    eventually,
     given_settings,
     outcome,
     pointer,
@@ -34,6 +32,7 @@ from tests.archive.given import (
     tick,
 )
 from tests.archive.test_objects import size
+from tests.waiting import PATIENCE_S, until
 
 DIES_BEFORE_THE_SECOND_COMMIT = """
 import os, signal
@@ -103,7 +102,7 @@ def test_all_topics_are_archived_and_duckdb_reads_them(
     with RunningArchive(settings, tmp_path) as archive:
         archive.wait_ready()
         held = sum(map(size, everything))
-        eventually(lambda: buffered(archive) == held)
+        until(lambda: buffered(archive) == held)
         assert archive.stop() < 5
     for log in logs:
         assert holds(settings, log), archive.log
@@ -140,17 +139,17 @@ def test_a_kill_loses_nothing_and_doubles_nothing(
     for partition in (0, 1):
         log.write(partition, *some_decisions(1_030))
     with RunningArchive(settings, tmp_path, DIES_BEFORE_THE_SECOND_COMMIT) as first:
-        assert first.process.wait(BOUND_S) == -9, first.log
+        assert first.process.wait(PATIENCE_S) == -9, first.log
     left = file_count(settings, log)
     assert left in (1, 2)
     with RunningArchive(settings, tmp_path) as second:
-        eventually(lambda: file_count(settings, log) >= 6)
+        until(lambda: file_count(settings, log) >= 6)
         second.process.kill()
         second.process.wait()
     assert second.log.count("file found") == left
     with RunningArchive(settings, tmp_path) as third:
         log.write(0, *some_decisions(50, 1_030))
-        eventually(lambda: holds(settings, log))
+        until(lambda: holds(settings, log))
         assert third.stop() < 5
     assert file_count(settings, log) >= 22
     download(settings, log.topic, tmp_path / "s3")
@@ -171,36 +170,36 @@ def test_a_store_that_is_down_is_waited_for(
         log = decisions_log(settings)
         log.write(0, *some_decisions(250))
         with RunningArchive(settings, tmp_path / "1") as archive:
-            eventually(lambda: holds(settings, log))
+            until(lambda: holds(settings, log))
             s3.pause()
             log.write(0, *some_decisions(250, 250))
             log.write(1, *some_decisions(50))
-            eventually(lambda: archive.get("/readyz")[0] == 503)
+            until(lambda: archive.get("/readyz")[0] == 503)
             assert "storing" in archive.get("/readyz")[1]
             assert archive.get("/healthz")[0] == 200
             assert "storage_down 1.0" in archive.get("/metrics")[1]
-            eventually(lambda: archive.log.count("storage is down") > 1)
+            until(lambda: archive.log.count("storage is down") > 1)
             assert members(settings) == 1
             s3.resume()
-            eventually(lambda: holds(settings, log))
-            eventually(lambda: archive.get("/readyz")[0] == 200)
+            until(lambda: holds(settings, log))
+            until(lambda: archive.get("/readyz")[0] == 200)
             assert archive.log.count("partitions assigned") == 1
             s3.kill()
             log.write(1, *some_decisions(50, 50))
-            eventually(lambda: archive.get("/readyz")[0] == 503)
+            until(lambda: archive.get("/readyz")[0] == 503)
             assert archive.stop() < 5
         with RunningArchive(settings, tmp_path / "2") as archive:
-            eventually(lambda: "storage is down" in archive.log)
+            until(lambda: "storage is down" in archive.log)
             assert archive.get("/readyz")[0] == 503
             s3.restart()
-            eventually(lambda: holds(settings, log))
+            until(lambda: holds(settings, log))
             assert archive.stop() < 5
 
 
 def members(settings: Settings) -> int:
     """Count the group's members."""
     group, client = settings.archive.group, admin(settings)
-    return len(client.describe_consumer_groups([group])[group].result(BOUND_S).members)
+    return len(client.describe_consumer_groups([group])[group].result(PATIENCE_S).members)
 
 
 def test_partitions_move_between_workers_without_a_seam(
@@ -222,11 +221,11 @@ def test_partitions_move_between_workers_without_a_seam(
         first.wait_ready()
         write(3)
         with RunningArchive(settings, tmp_path / "2") as second:
-            eventually(lambda: write(1) and second.get("/readyz")[0] == 200)
+            until(lambda: write(1) and second.get("/readyz")[0] == 200)
             write(3)
             assert first.stop() < 5
             write(3)
-            eventually(lambda: holds(settings, log))
+            until(lambda: holds(settings, log))
             assert second.stop() < 5
     assert "partitions revoked" in first.log
 
@@ -240,7 +239,7 @@ def test_a_broker_that_hangs_does_not_hold_up_the_end(
     log = decisions_log(settings)
     log.write(0, *some_decisions(10))
     with RunningArchive(settings, tmp_path) as archive:
-        eventually(lambda: buffered(archive) > 0)
+        until(lambda: buffered(archive) > 0)
         bandstand_kafka.pause()
         try:
             assert archive.stop() < 5
@@ -260,14 +259,14 @@ def test_records_gone_before_they_were_archived_stop_the_role(
     log = decisions_log(settings)
     log.write(0, *some_decisions(10))
     with RunningArchive(settings, tmp_path) as archive:
-        eventually(lambda: holds(settings, log))
+        until(lambda: holds(settings, log))
         archive.stop()
     log.write(0, *some_decisions(10))
     client = admin(settings)
     for deleted in client.delete_records([TopicPartition(log.topic, 0, 15)]).values():
-        deleted.result(BOUND_S)
+        deleted.result(PATIENCE_S)
     with RunningArchive(settings, tmp_path) as archive:
-        assert archive.process.wait(BOUND_S) == 1
+        assert archive.process.wait(PATIENCE_S) == 1
     assert re.search("LogGapError: archive of .*records are gone.*reset-offsets", archive.log)
 
 
@@ -282,8 +281,8 @@ def test_a_missing_topic_or_bucket_ends_the_start(
         RunningArchive(settings, tmp_path) as no_topic,
         RunningArchive(elsewhere, tmp_path) as no_bucket,
     ):
-        assert no_topic.process.wait(BOUND_S) == 1
-        assert no_bucket.process.wait(BOUND_S) == 1
+        assert no_topic.process.wait(PATIENCE_S) == 1
+        assert no_bucket.process.wait(PATIENCE_S) == 1
     assert "run 'bandstand topics create'" in no_topic.log
     assert "create the bucket" in no_bucket.log
 

@@ -18,6 +18,7 @@ from bandstand.streams import topics
 from bandstand.streams.dead_letters import DeadLetters, Origin
 from tests.bandstand.calling import Call
 from tests.streams.given import everything_in
+from tests.waiting import PATIENCE_S
 
 WIRE = Wire.single_object()
 NOW = int(time.time() * 1_000)
@@ -45,11 +46,11 @@ def settings(kafka: Kafka) -> Settings:
         cut = WIRE.dumps("decision", decision("d4"))[:-3]
         for _ in range(2):
             letters.send(Origin(log, 0, 4, NOW, b"d4", cut), "truncated", "ends early")
-        letters.flush(20)
+        letters.flush(PATIENCE_S)
     outcomes = TopicNames(settings.topics.prefix).outcomes("default")
     with DeadLetters(settings, "learn", WIRE) as letters:
         letters.send(Origin(outcomes, 0, 9, NOW, b"k", b"\xff"), "magic", "no frame")
-        letters.flush(20)
+        letters.flush(PATIENCE_S)
     return settings
 
 

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from bandstand.errors import BrokerError, TopicError
 from bandstand.local import Kafka
 from bandstand.role import Role, persist
 from bandstand.settings import KafkaSettings, Settings
+from tests.waiting import PATIENCE_S, until
 
 ROLE = """
 from bandstand.role import running
@@ -75,10 +75,7 @@ def _event(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
 
 
 def _wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + 10
-    while requests.get(url + "/readyz", timeout=5).status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: requests.get(url + "/readyz", timeout=5).status_code == 200)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -92,7 +89,7 @@ def test_a_signal_ends_a_role_cleanly(
     process.send_signal(number)
     assert _event(process, "role stops")["signal"] == number.name
     assert _event(process, "role ends")["role"] == "thing"
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_role_that_dies_does_nothing_more(started: list[subprocess.Popen[str]]) -> None:
@@ -111,7 +108,7 @@ def test_a_supervised_role_ends_with_its_parent(started: list[subprocess.Popen[s
     process.stdin.close()
     process.stdin = None
     assert _event(process, "role stops")["signal"] == "SIGTERM"
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_role_begins_anew_when_kafka_was_away_and_ends_when_it_refuses(

@@ -17,6 +17,7 @@ import pytest
 from bandstand.local import Kafka
 from bandstand.settings import load_settings
 from bandstand.streams.topics import create
+from tests.waiting import PATIENCE_S, until
 
 ROLES = ["learn", "publish"]
 
@@ -69,14 +70,7 @@ def start(
     for run in runs:
         run.process.kill()
         run.process.wait()
-        _until(run.is_gone)
-
-
-def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        until(run.is_gone)
 
 
 def _lives(pid: int) -> bool:
@@ -94,9 +88,9 @@ def _all_started(run: Run) -> bool:
 def test_a_child_that_dies_takes_all_down_and_is_named(start: Callable[..., Run]) -> None:
     """When one role is gone, the others stop cleanly, and one line says which it was."""
     run = start()
-    _until(lambda: _all_started(run))
+    until(lambda: _all_started(run))
     os.kill(run.pids()["publish"], signal.SIGKILL)
-    assert run.process.wait(20) == 1
+    assert run.process.wait(PATIENCE_S) == 1
     assert run.is_gone()
     text = run.log.read_text()
     assert "error: role 'publish' ended with exit code -9, so all roles were stopped" in text
@@ -107,10 +101,10 @@ def test_a_child_that_dies_takes_all_down_and_is_named(start: Callable[..., Run]
 def test_sigterm_stops_all_cleanly(start: Callable[..., Run]) -> None:
     """Told to stop, the supervisor stops each role and ends with 0, within five seconds."""
     run = start()
-    _until(lambda: _all_started(run))
+    until(lambda: _all_started(run))
     began = time.monotonic()
     run.process.terminate()
-    assert run.process.wait(20) == 0
+    assert run.process.wait(PATIENCE_S) == 0
     assert time.monotonic() - began < 5
     assert {event["role"] for event in run.events("role ends")} == set(ROLES)
 
@@ -118,17 +112,17 @@ def test_sigterm_stops_all_cleanly(start: Callable[..., Run]) -> None:
 def test_children_end_with_a_supervisor_that_is_killed(start: Callable[..., Run]) -> None:
     """SIGKILL of the supervisor leaves no role behind: each sees its input closed."""
     run = start()
-    _until(lambda: _all_started(run))
+    until(lambda: _all_started(run))
     run.process.kill()
     run.process.wait()
-    _until(run.is_gone)
+    until(run.is_gone)
     assert {event["role"] for event in run.events("role ends")} == set(ROLES)
 
 
 def test_a_role_that_cannot_start_is_named(start: Callable[..., Run]) -> None:
     """A wrong set-up ends all at once, with the role's own one-line reason."""
     run = start("publish", BANDSTAND_TOPICS__PREFIX="missing.")
-    assert run.process.wait(20) == 1
+    assert run.process.wait(PATIENCE_S) == 1
     text = run.log.read_text()
     assert "run 'bandstand topics create'" in text
     assert "ended with exit code 1, so all roles were stopped" in text

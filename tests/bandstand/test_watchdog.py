@@ -15,6 +15,7 @@ from bandstand.local import Kafka
 from bandstand.local.ports import HOST, free_ports
 from bandstand.settings import KafkaSettings, Settings
 from bandstand.watchdog import patience
+from tests.waiting import PATIENCE_S, until
 
 ROLE = """
 import sys
@@ -45,8 +46,7 @@ with running("thing", settings) as role:
         for client in polled.values():
             client.poll(0)
 """
-PATIENCE_S = 3
-BOUND_S = 60
+UNANSWERED_S = 3
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ class _Role:
             "BANDSTAND_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "BANDSTAND_KAFKA__RECONNECT_BACKOFF_MAX_MS": "500",
             "BANDSTAND_JOIN__PAUSE": "200ms",
-            "BANDSTAND_JOIN__SETTLE": f"{PATIENCE_S * 1_000 // 3 - 200}ms",
+            "BANDSTAND_JOIN__SETTLE": f"{UNANSWERED_S * 1_000 // 3 - 200}ms",
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -80,11 +80,12 @@ class _Role:
 
     def wait_until_logged(self, text: str) -> None:
         """Wait for a line."""
-        deadline = time.monotonic() + BOUND_S
-        while text not in self.log.read_text():
+
+        def is_there() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
+            return text in self.log.read_text()
+
+        until(is_there, lambda: f"{text!r} in {self.log.read_text()}")
 
     def lives_on_for(self, seconds: float) -> None:
         """See that it goes on for some time."""
@@ -107,7 +108,7 @@ def test_a_client_that_finds_no_broker_beside_one_that_does_ends_its_role(
 ) -> None:
     """Exit code 70 and the reason, for whoever starts it again."""
     with _Role(kafka, tmp_path, lost=kind) as role:
-        assert role.process.wait(BOUND_S) == 70
+        assert role.process.wait(PATIENCE_S) == 70
         text = role.log.read_text()
         assert f"a client ({kind}) has had no answer" in text
         assert "start this role again" in text
@@ -121,7 +122,7 @@ def test_after_an_outage_each_client_is_asked_also_one_that_says_nothing(
         role.wait_until_logged("at work")
         kafka.kill()
         kafka.start()
-        assert role.process.wait(BOUND_S) == 70
+        assert role.process.wait(PATIENCE_S) == 70
         assert "a client (AdminClient) has had no answer" in role.log.read_text()
 
 
@@ -133,16 +134,16 @@ def test_a_broker_that_is_frozen_or_away_for_long_ends_no_role(
         role.wait_until_logged("at work")
         kafka.pause()
         try:
-            role.lives_on_for(3 * PATIENCE_S)
+            role.lives_on_for(3 * UNANSWERED_S)
         finally:
             kafka.resume()
-        role.lives_on_for(2 * PATIENCE_S)
+        role.lives_on_for(2 * UNANSWERED_S)
         kafka.kill()
-        role.lives_on_for(3 * PATIENCE_S)
+        role.lives_on_for(3 * UNANSWERED_S)
         kafka.start()
-        role.lives_on_for(3 * PATIENCE_S)
+        role.lives_on_for(3 * UNANSWERED_S)
         role.process.terminate()
-        assert role.process.wait(10) == 0
+        assert role.process.wait(PATIENCE_S) == 0
 
 
 def test_patience_is_longer_than_a_healthy_client_needs() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +17,7 @@ from bandstand.schemas.topics import TopicNames, artifact_key, pointer_key
 from bandstand.schemas.wire import Wire
 from bandstand.serving import Client
 from bandstand.settings import Settings
+from tests.waiting import PATIENCE_S
 
 WIRE = Wire.single_object()
 NOWHERE = "127.0.0.1:1"
@@ -100,7 +100,7 @@ class Publisher:
     def write(self, key: bytes, value: bytes | None) -> None:
         """Write one record."""
         self._producer.produce(self.topic, value, key, partition=0)
-        assert self._producer.flush(10) == 0
+        assert self._producer.flush(PATIENCE_S) == 0
 
     def artifact(self, record: Mapping[str, Any]) -> None:
         """Write a snapshot."""
@@ -119,18 +119,10 @@ class Publisher:
         return str(record["version"])
 
 
-def eventually(condition: Callable[[], bool], bound: float = 20.0) -> None:
-    """Wait until a condition holds, for a bounded time."""
-    deadline = time.monotonic() + bound
-    while not condition():
-        assert time.monotonic() < deadline, f"didn't happen within {bound} s"
-        time.sleep(0.01)
-
-
 def read_all(settings: Settings, topic: str) -> list[Message]:
     """Give all records of a topic."""
     reader = TopicReader(settings, topic)
     try:
-        return list(reader.read_to_end(10))
+        return list(reader.read_to_end(PATIENCE_S))
     finally:
         reader.close()

@@ -21,10 +21,10 @@ from tests.serving.given import (
     WIRE,
     Publisher,
     client,
-    eventually,
     read_all,
     snapshot,
 )
+from tests.waiting import PATIENCE_S, until
 
 
 def logged(settings: Settings, decision: Decision) -> Message:
@@ -43,7 +43,7 @@ def test_a_decision_comes_from_the_live_snapshot_and_is_logged_as_returned(
     with client(settings) as it:
         it.wait_ready(own_shop.bandit)
         decision = it.decide(own_shop.bandit, "user-17", AGE_41, ["high", "low"])
-        assert it.flush(10) == 0
+        assert it.flush(PATIENCE_S) == 0
     message = logged(settings, decision)
     record = WIRE.loads("decision", message.value())
     assert record["decision_id"] == decision.decision_id
@@ -83,7 +83,7 @@ def test_the_clock_gives_the_event_time(settings: Settings) -> None:
     """Identity, record and Kafka's timestamp share the time that the service's clock gave."""
     with client(settings, clock=lambda: 1_764_000_000.123) as it:
         decision = it.decide("new", "user", actions=["a", "b"])
-        assert it.flush(10) == 0
+        assert it.flush(PATIENCE_S) == 0
     message = logged(settings, decision)
     assert message.timestamp()[1] == 1_764_000_000_123
     assert int(decision.decision_id.replace("-", "")[:12], 16) == 1_764_000_000_123
@@ -117,7 +117,7 @@ def test_snapshots_swap_whole_under_concurrent_decisions(
         for record in records[1:]:
             publisher.publish(record)
         last = records[-1]["version"]
-        eventually(lambda: all(mine and mine[-1].version == last for mine in seen))
+        until(lambda: all(mine and mine[-1].version == last for mine in seen))
         done.set()
         for thread in threads:
             thread.join()
@@ -140,7 +140,7 @@ def test_a_client_that_starts_late_begins_with_the_current_snapshot(
         it.wait_ready(own_homepage.bandit)
         assert it.decide(own_homepage.bandit, "user").version == versions[2]
         newest = publisher.publish(snapshot(own_homepage, 9))
-        eventually(lambda: it.decide(own_homepage.bandit, "user").version == newest)
+        until(lambda: it.decide(own_homepage.bandit, "user").version == newest)
 
 
 def test_a_broken_snapshot_leaves_the_last_good_one(settings: Settings, own_homepage: Spec) -> None:
@@ -152,13 +152,13 @@ def test_a_broken_snapshot_leaves_the_last_good_one(settings: Settings, own_home
         it.wait_ready(own_homepage.bandit)
         broken["arrays"][0]["data"] = b"\x00" * 5
         publisher.publish(broken)
-        eventually(lambda: it.decide(own_homepage.bandit, "user").fallback == "last_good")
+        until(lambda: it.decide(own_homepage.bandit, "user").fallback == "last_good")
         assert it.decide(own_homepage.bandit, "user").version == good["version"]
         publisher.write(artifact_key(own_homepage.bandit, "0-3-ab"), b"not Avro")
         publisher.point(own_homepage.bandit, "0-3-ab")
         publisher.point(own_homepage.bandit, "0-4-cd")
         newest = publisher.publish(snapshot(own_homepage, 5))
-        eventually(lambda: it.decide(own_homepage.bandit, "user").version == newest)
+        until(lambda: it.decide(own_homepage.bandit, "user").version == newest)
         assert it.decide(own_homepage.bandit, "user").fallback == "live"
 
 

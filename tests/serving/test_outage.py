@@ -16,11 +16,11 @@ from tests.serving.given import (
     HOMEPAGE,
     Publisher,
     client,
-    eventually,
     read_all,
     settings_for,
     snapshot,
 )
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def decide_until(it: Client, fallback: str) -> list[Decision]:
         decisions.append(it.decide("homepage", "user"))
         return decisions[-1].fallback == fallback
 
-    eventually(answers)
+    until(answers)
     return decisions
 
 
@@ -64,8 +64,8 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_decision(
         own_kafka.restart()
         decisions += decide_until(it, "live")
         newest = Publisher(own_settings).publish(snapshot(HOMEPAGE, 5))
-        eventually(lambda: it.decide("homepage", "user").version == newest)
-        assert it.flush(20) == 0
+        until(lambda: it.decide("homepage", "user").version == newest)
+        assert it.flush(PATIENCE_S) == 0
         assert all(decision.logged for decision in decisions)
     assert {decision.version for decision in decisions} == {version}
     topic = TopicNames(own_settings.topics.prefix).decisions("default")

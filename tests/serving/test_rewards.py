@@ -14,6 +14,7 @@ from bandstand.serving import RewardProducer
 from bandstand.settings import Settings
 from bandstand.streams.specs import apply_spec
 from tests.serving.given import NOWHERE, WIRE, read_all, settings_for
+from tests.waiting import PATIENCE_S
 
 ID = "019ab697-e800-7000-8000-000000000000"
 ALONE = settings_for(NOWHERE, "alone.")
@@ -30,7 +31,7 @@ def test_a_reward_reaches_its_lane_under_its_decision(
         assert rewards.lane == "default"
         first = rewards.reward(ID, "purchase", 49.9, metadata={"order": "17"})
         second = rewards.reward(ID, "click", ts=before - 5_000, reward_id="click-1")
-        assert rewards.flush(10) == 0
+        assert rewards.flush(PATIENCE_S) == 0
     messages = read_all(settings, TopicNames(settings.topics.prefix).rewards("default"))
     assert [message.key() for message in messages] == [ID.encode()] * 2
     purchase, click = (WIRE.loads("reward", message.value()) for message in messages)

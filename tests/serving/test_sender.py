@@ -9,7 +9,8 @@ from confluent_kafka import KafkaError, Message
 from bandstand.schemas.topics import TopicNames
 from bandstand.serving.sender import OnLost, Sender
 from bandstand.settings import Settings
-from tests.serving.given import NOWHERE, eventually, read_all, settings_for
+from tests.serving.given import NOWHERE, read_all, settings_for
+from tests.waiting import PATIENCE_S, until
 
 FATAL = KafkaError(KafkaError._FATAL, "the broker forgot this producer", fatal=True)
 
@@ -25,9 +26,9 @@ def test_a_producer_that_failed_for_good_is_replaced(settings: Settings) -> None
     it = sender(settings)
     broken = it._producer
     it._failed(FATAL)
-    eventually(lambda: it._producer is not broken)
+    until(lambda: it._producer is not broken)
     assert it.send(topic, b"after", b"x", int(time.time() * 1000))
-    assert it.flush(20) == 0
+    assert it.flush(PATIENCE_S) == 0
     it.close()
     assert it.lost == 0
     assert b"after" in [message.key() for message in read_all(settings, topic)]
@@ -39,7 +40,7 @@ def test_what_a_failed_producer_held_is_lost_and_handed_back() -> None:
     it = sender(settings_for(NOWHERE), lambda message, _: lost.append(message.key()))
     assert it.send("t", b"before", b"x", 1_764_000_000_000)
     it._failed(FATAL)
-    eventually(lambda: lost == [b"before"])
+    until(lambda: lost == [b"before"])
     it.close(timeout=0)
 
 

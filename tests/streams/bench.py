@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from bandstand.streams.audit import audit
 from bandstand.streams.audit_partition import Span
 from bandstand.streams.audit_topics import TopicSource
 from bandstand.streams.join_types import Record
+from tests.waiting import PATIENCE_S, until
 
 RUN = (
     "from bandstand.settings import load_settings; from bandstand.streams.join import run; "
@@ -39,17 +40,6 @@ RUN = (
 WIRE = Wire.single_object()
 LONG_FAULTS = "LONG_FAULTS" in os.environ
 long_fault = pytest.mark.skipif(not LONG_FAULTS, reason="takes long: run 'make faults'")
-
-
-def until(condition: Callable[[], Any], within: float, what: str) -> Any:
-    """Wait until a condition holds, and give its value."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"not within {within} s: {what}")
 
 
 def decision(decision_id: str, ts: int) -> dict[str, Any]:
@@ -132,7 +122,7 @@ class Bench:
             new.append(NewTopic(plan.name, len(brokers), replica_assignment=brokers, config=config))
         client = admin(self.settings)
         for future in client.create_topics(new).values():
-            future.result(20)
+            future.result(PATIENCE_S)
 
     def start(self, command: Sequence[str] = (sys.executable, "-c", RUN)) -> Worker:
         """Start one worker."""
@@ -152,7 +142,7 @@ class Bench:
                 self.reward(decision_id, now)
             self.producer.poll(0)
         if flush:
-            self.producer.flush(10)
+            self.producer.flush(PATIENCE_S)
         return ids
 
     def reward(
@@ -192,7 +182,7 @@ class Bench:
         reader = TopicReader(self.settings, topic)
         found: dict[int, list[Record]] = {}
         try:
-            for message in reader.read_to_end(10):
+            for message in reader.read_to_end(PATIENCE_S):
                 found.setdefault(message.partition() or 0, []).append(_record(message))
         finally:
             reader.close()
@@ -219,12 +209,21 @@ class Bench:
         ]
         return {outcome["decision"]["decision_id"]: outcome["state"] for outcome in outcomes}
 
-    def wait_for(self, ids: Iterable[str], within: float = 30) -> None:
+    def wait_for(self, ids: Iterable[str], within: float = PATIENCE_S) -> None:
         """Wait until all these decisions have an outcome."""
         wanted = set(ids)
-        until(
-            lambda: wanted <= self.states().keys(), within, f"outcomes of {len(wanted)} decisions"
-        )
+
+        def all_there() -> bool:
+            missing.clear()
+            missing.update(wanted - self.states().keys())
+            return not missing
+
+        missing: set[str] = set()
+        until(all_there, lambda: f"{len(missing)} of {len(wanted)} outcomes\n{self.logs()}", within)
+
+    def logs(self) -> str:
+        """Give what all workers logged."""
+        return "\n".join(f"--- {w.log.name}\n{w.log.read_text()}" for w in self.workers)
 
     def assert_equal_to_the_pure_core(self) -> None:
         """Check that the outcomes are those that the core gives when it reads the logs alone."""
@@ -301,7 +300,7 @@ class Crowd:
             self.ids.append(decision_id)
             producer.poll(0)
             count += 1
-        assert producer.flush(60) == 0
+        assert producer.flush(PATIENCE_S) == 0
 
     def stop(self) -> list[str]:
         """Send no more; give the ids of all decisions, once they were delivered."""
@@ -328,14 +327,14 @@ class Worker:
                 cwd=bench.folder,
             )
 
-    def wait_until_logged(self, text: str, within: float = 20) -> str:
+    def wait_until_logged(self, text: str) -> str:
         """Wait for a line in the log, and give it."""
 
         def line() -> str | None:
             assert self.process.poll() is None, self.log.read_text()
             return next((row for row in self.log.read_text().splitlines() if text in row), None)
 
-        found = until(line, within, f"{text!r} in {self.log.read_text()}")
+        found = until(line, lambda: f"{text!r} in {self.log.read_text()}")
         return str(found)
 
     def get(self, path: str) -> str:

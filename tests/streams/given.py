@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from confluent_kafka import Message, Producer
 
 from bandstand.kafka import TopicReader, producer_config
 from bandstand.local import Kafka
 from bandstand.schemas.spec import Spec, parse_spec
 from bandstand.settings import Settings
-
-BOUND_S = 20.0
-"""Longest wait for a condition in these tests."""
+from tests.waiting import PATIENCE_S
 
 
 def given_settings(kafka: Kafka, prefix: str, **sections: object) -> Settings:
@@ -52,20 +47,12 @@ def given_records(
     producer = Producer(producer_config(settings))
     for key, value in records:
         producer.produce(topic, value, key)
-    assert producer.flush(BOUND_S) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 def everything_in(settings: Settings, topic: str) -> list[Message]:
     """Read a topic once, what is committed."""
     reader = TopicReader(settings, topic)
-    messages = list(reader.read_to_end(BOUND_S))
+    messages = list(reader.read_to_end(PATIENCE_S))
     reader.close()
     return messages
-
-
-def eventually(condition: Callable[[], bool], bound: float = BOUND_S) -> None:
-    """Wait until a condition holds, for a bounded time."""
-    deadline = time.monotonic() + bound
-    while not condition():
-        assert time.monotonic() < deadline, f"didn't happen within {bound} s"
-        time.sleep(0.02)

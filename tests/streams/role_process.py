@@ -13,12 +13,13 @@ import urllib.request
 from pathlib import Path
 
 from bandstand.settings import Settings
-from tests.streams.given import eventually
+from tests.waiting import PATIENCE_S, until
 
 _RUN = """
 import sys
 from bandstand.settings import Settings
 from bandstand.streams.{role} import run
+from tests.waiting import PATIENCE_S, until
 run(Settings.model_validate_json(sys.argv[1]))
 """
 
@@ -56,7 +57,7 @@ class RoleProcess:
 
     def wait_until_ready(self) -> RoleProcess:
         """Wait until it says that it does its work."""
-        eventually(lambda: self.get("/readyz")[0] == 200)
+        until(lambda: self.get("/readyz")[0] == 200)
         return self
 
     def get(self, path: str) -> tuple[int, str]:
@@ -76,7 +77,7 @@ class RoleProcess:
         """Send SIGTERM and give the seconds until a clean end."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(10)
+        code = self.process.wait(PATIENCE_S)
         assert code == 0, self.log.read_text()
         return time.monotonic() - began
 

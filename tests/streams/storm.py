@@ -114,7 +114,7 @@ class Storm:
             self._follower = Follower(self._bench.settings, self.checks.topics)
             stack.callback(self._follower.close)
             self._workers = {slot: self._bench.start() for slot in SLOTS_AT_START}
-            self._workers[SLOTS_AT_START[0]].wait_until_logged("took over", within=60)
+            self._workers[SLOTS_AT_START[0]].wait_until_logged("took over")
             self._life = stack.pop_all()
         return self
 

@@ -27,10 +27,10 @@ from bandstand.schemas.topics import TopicNames
 from bandstand.settings import Settings, load_settings
 from bandstand.streams import topics
 from bandstand.streams.join_types import PROGRESS_KEY, Record, Tail, progress_record
-from tests.streams.bench import until
 from tests.streams.join_driver import Schedule, run
 from tests.streams.join_generators import LARGE
 from tests.streams.join_logs import START, WIRE, Logs
+from tests.waiting import PATIENCE_S, until
 
 MINUTE = 60_000
 KINDS = (
@@ -107,7 +107,7 @@ def write(settings: Settings, partition: int, *logs: Sequence[Record]) -> None:
             producer.produce(
                 topic, row.value, row.key, partition, timestamp=row.timestamp, headers=headers
             )
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 def delete_before(settings: Settings, partition: int, offsets: dict[str, int]) -> None:
@@ -115,7 +115,7 @@ def delete_before(settings: Settings, partition: int, offsets: dict[str, int]) -
     client = admin(settings)
     places = [TopicPartition(topic, partition, offset) for topic, offset in offsets.items()]
     for answer in client.delete_records(places).values():
-        answer.result(10)
+        answer.result(PATIENCE_S)
 
 
 def configured(folder: Path, kafka: Kafka, prefix: str, partitions: int, more: str = "") -> Path:
@@ -405,14 +405,14 @@ def test_an_audit_that_goes_on_survives_its_broker(own_kafka: Kafka, tmp_path: P
     write(settings, 0, decisions[:50], rewards[:40], outcomes[:10])
     followed = Followed(config)
     try:
-        until(lambda: followed.metric("equal_outcomes") == 10, 30, "ten outcomes are judged")
+        until(lambda: followed.metric("equal_outcomes") == 10, "ten outcomes are judged")
         assert followed.ask("/readyz")[0] == 200
         own_kafka.kill()
-        until(lambda: followed.ask("/readyz")[0] == 503, 30, "it says that it waits")
+        until(lambda: followed.ask("/readyz")[0] == 503, "it says that it waits")
         own_kafka.start()
-        until(lambda: followed.ask("/readyz")[0] == 200, 30, "it goes on")
+        until(lambda: followed.ask("/readyz")[0] == 200, "it goes on")
         write(settings, 0, decisions[50:], rewards[40:], [*outcomes[10:20], *outcomes[21:]])
-        until(lambda: followed.metric("differences", "missing") == 1, 30, "what is missing is told")
+        until(lambda: followed.metric("differences", "missing") == 1, "what is missing is told")
         assert followed.metric("equal_outcomes") == len(outcomes) - 1
         assert followed.metric("unclosed") == 0
         last = WIRE.loads("outcome", outcomes[-1].value)["source_offset"]
@@ -420,7 +420,7 @@ def test_an_audit_that_goes_on_survives_its_broker(own_kafka: Kafka, tmp_path: P
         assert followed.metric("lag_records") == len(decisions) - last - 2
         assert '"kind": "missing"' in followed.log.read_text()
         followed.process.send_signal(signal.SIGTERM)
-        assert followed.process.wait(10) == 1
+        assert followed.process.wait(PATIENCE_S) == 1
         document = json.loads(followed.out.read_text())
         assert (document["faults"], document["outcomes"]["found"]) == (1, len(outcomes) - 1)
     finally:

@@ -9,6 +9,7 @@ from bandstand.schemas.wire import Wire
 from bandstand.settings import KafkaSettings, Settings, TopicSettings
 from bandstand.streams.dead_letters import DeadLetters, Origin
 from bandstand.streams.topics import create
+from tests.waiting import PATIENCE_S
 
 WIRE = Wire.single_object()
 
@@ -23,10 +24,10 @@ def test_a_letter_is_cut_to_fit(bandstand_kafka: Kafka, bandstand_prefix: str) -
     origin = Origin("a.decisions", 0, 7, 1_000, b"\\0" * 1_000_000, b"v" * 3_000_000)
     with DeadLetters(settings, "join", WIRE) as letters:
         letters.send(origin, "key", "d" * 4_000_000)
-        letters.flush(20)
+        letters.flush(PATIENCE_S)
         assert letters.waiting == 0
     reader = TopicReader(settings, TopicNames(bandstand_prefix).dead_letters)
-    [message] = reader.read_to_end(20)
+    [message] = reader.read_to_end(PATIENCE_S)
     reader.close()
     letter = WIRE.loads("dead_letter", message.value())
     assert message.key() == b"a.decisions/0/7"

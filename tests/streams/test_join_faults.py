@@ -37,7 +37,8 @@ from bandstand.streams.join_types import (
     Rules,
 )
 from bandstand.streams.outcomes import GaplessProducer
-from tests.streams.bench import LONG_FAULTS, RUN, Bench, long_fault, until
+from tests.streams.bench import LONG_FAULTS, RUN, Bench, long_fault
+from tests.waiting import PATIENCE_S, sleep_until, until
 
 DAY_MS = 86_400_000
 QUICK = {"BANDSTAND_JOIN__PAUSE": "2s", "BANDSTAND_JOIN__SETTLE": "2s"}
@@ -79,9 +80,9 @@ def strict(strict_kafka: Kafka, bandstand_prefix: str, tmp_path: Path) -> Iterat
     bench.close()
 
 
-def _dies(bench: Bench, saying: str, within: float = 20) -> None:
+def _dies(bench: Bench, saying: str) -> None:
     worker = bench.workers[-1]
-    assert worker.process.wait(within) == 70, worker.log.read_text()
+    assert worker.process.wait(PATIENCE_S) == 70, worker.log.read_text()
     assert saying in worker.log.read_text()
 
 
@@ -96,14 +97,14 @@ def _delete(bench: Bench, topic: str, before: int) -> None:
     client = admin(bench.settings)
     gone = [TopicPartition(topic, partition, before) for partition in range(bench.partitions)]
     for future in client.delete_records(gone).values():
-        future.result(10)
+        future.result(PATIENCE_S)
 
 
 def _alter(bench: Bench, topic: str, setting: str, value: str) -> None:
     entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
     change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     client = admin(bench.settings)
-    client.incremental_alter_configs([change])[change].result(10)
+    client.incremental_alter_configs([change])[change].result(PATIENCE_S)
 
 
 def test_rewards_that_retention_took_stop_the_join_until_it_is_told_to_go_on(bench: Bench) -> None:
@@ -119,7 +120,7 @@ def test_rewards_that_retention_took_stop_the_join_until_it_is_told_to_go_on(ben
         bench.producer.produce(
             outcomes, None, PROGRESS_KEY, partition, timestamp=stood, headers=headers
         )
-    bench.producer.flush(10)
+    bench.producer.flush(PATIENCE_S)
     _delete(bench, bench.names.rewards("default"), 2)
     bench.start()
     _dies(bench, "BANDSTAND_JOIN__ACCEPT_DELETED=true")
@@ -150,10 +151,10 @@ def test_a_deleted_topic_stops_the_worker(bench: Bench, log: str) -> None:
     bench.wait_for(bench.decide(20))
     topic = f"{bench.settings.topics.prefix}default.{log}"
     client = admin(bench.settings)
-    client.delete_topics([topic])[topic].result(10)
+    client.delete_topics([topic])[topic].result(PATIENCE_S)
     if log == "outcomes":
         bench.decide(20)
-    _dies(bench, topic, within=40)
+    _dies(bench, topic)
 
 
 def test_an_outcome_that_the_broker_finds_too_large_ends_the_worker(bench: Bench) -> None:
@@ -181,7 +182,7 @@ def _forbid(bench: Bench, topic: str) -> None:
     ]
     client = admin(bench.settings)
     for future in client.create_acls(rules).values():
-        future.result(10)
+        future.result(PATIENCE_S)
 
 
 def _allow(bench: Bench, topic: str) -> None:
@@ -190,7 +191,7 @@ def _allow(bench: Bench, topic: str) -> None:
     rules = AclBindingFilter(*whose, AclOperation.ANY, AclPermissionType.ANY)
     client = admin(bench.settings)
     for future in client.delete_acls([rules]).values():
-        future.result(10)
+        future.result(PATIENCE_S)
 
 
 @pytest.mark.parametrize("what", ["outcomes", "rewards", "clock"])
@@ -208,7 +209,7 @@ def test_a_right_that_is_taken_away_ends_the_worker(strict: Bench, what: str) ->
     _allow(strict, topic)
     strict.start()
     ids += strict.decide(20)
-    strict.wait_for(ids, within=30)
+    strict.wait_for(ids)
     strict.assert_equal_to_the_pure_core()
 
 
@@ -223,7 +224,7 @@ def test_a_partition_of_garbage_holds_nothing_up(bench: Bench) -> None:
         bench.send("rewards", key, b"{garbage}", now)
     ids += [i for i in bench.decide(40) if bench.partition(i) == 1]
     bench.wait_for(ids)
-    until(lambda: len(bench.dead_letters()) == 2 * len(garbage), 20, "all dead letters")
+    until(lambda: len(bench.dead_letters()) == 2 * len(garbage), "all dead letters")
     bench.workers[0].kill()
     bench.start()
     bench.wait_for(bench.decide(20))
@@ -236,20 +237,20 @@ def test_a_worker_that_was_stopped_for_long_leaves_no_hole(bench: Bench) -> None
     first = bench.start()
     bench.wait_for(bench.decide(20))
     ids = bench.decide(3_000)
-    until(lambda: len(bench.states()) > 200, 20, "the worker at work")
+    until(lambda: len(bench.states()) > 200, "the worker at work")
     first.freeze()
     end = time.monotonic() + STOP_S
     try:
         second = bench.start()
-        second.wait_until_logged("took over", within=30)
+        second.wait_until_logged("took over")
         ids += bench.decide(200)
-        bench.wait_for(ids, within=30)
-        until(lambda: time.monotonic() > end, STOP_S + 5, "a long stop")
+        bench.wait_for(ids)
+        sleep_until(end)
     finally:
         first.thaw()
     second.kill()
     ids += bench.decide(200)
-    bench.wait_for(ids, within=30)
+    bench.wait_for(ids)
     bench.assert_equal_to_the_pure_core()
 
 
@@ -269,11 +270,11 @@ def test_a_full_disk_of_the_broker_loses_nothing(
                 noise = os.urandom(400_000)
                 bench.send("decisions", f"noise-{i}", noise, int(time.time() * 1_000))
             ids += bench.decide(40, reward_every=1, flush=False)
-            until(lambda: not kafka.process.alive, 30, "the broker's end")
+            until(lambda: not kafka.process.alive, "the broker's end")
             kafka.stop()
             kafka.start()
-            assert bench.producer.flush(30) == 0
-            bench.wait_for(ids, within=30)
+            assert bench.producer.flush(PATIENCE_S) == 0
+            bench.wait_for(ids)
             assert worker.process.poll() is None
             states = bench.states()
             assert {states[i] for i in ids} == {"joined"}
@@ -313,12 +314,12 @@ def _has_passed(moment: float) -> bool:
     return time.monotonic() > moment
 
 
-def _poll_until(producer: GaplessProducer, condition: Callable[[], bool], within: float) -> None:
+def _poll_until(producer: GaplessProducer, condition: Callable[[], bool]) -> None:
     def holds() -> bool:
         producer.poll()
         return condition()
 
-    until(holds, within, "the producer's state")
+    until(holds, "the producer's state")
 
 
 def test_outcomes_wait_in_order_where_the_queue_is_full(bench: Bench) -> None:
@@ -328,8 +329,8 @@ def test_outcomes_wait_in_order_where_the_queue_is_full(bench: Bench) -> None:
     producer.send_all(topic, 0, outcomes)
     assert producer.full
     assert len(producer) > 900
-    _poll_until(producer, lambda: not producer.full, within=10)
-    assert producer.flush(10) == 0
+    _poll_until(producer, lambda: not producer.full)
+    assert producer.flush(PATIENCE_S) == 0
     assert [record.value for record in bench.read(topic)[0]] == outcomes.values
 
 
@@ -340,19 +341,19 @@ def test_outcomes_outlast_a_pause_longer_than_any_time_out(
     producer = GaplessProducer(bench.settings, _raise)
     topic = bench.names.outcomes("default")
     producer.send_all(topic, 0, _outcomes(10))
-    assert producer.flush(10) == 0
+    assert producer.flush(PATIENCE_S) == 0
     bandstand_kafka.pause()
     try:
         # Request after request: what is in the first five, the broker takes when it is back.
         for start in range(10, 1_010, 50):
             producer.send_all(topic, 0, _outcomes(50, start))
             sent = time.monotonic()
-            _poll_until(producer, partial(_has_passed, sent + 0.03), within=5)
+            _poll_until(producer, partial(_has_passed, sent + 0.03))
         end = time.monotonic() + STOP_S
-        _poll_until(producer, partial(_has_passed, end), within=STOP_S + 5)
+        _poll_until(producer, partial(_has_passed, end))
     finally:
         bandstand_kafka.resume()
     producer.send_all(topic, 0, _outcomes(1_000, start=1_010))
-    _poll_until(producer, lambda: not len(producer), within=30)
+    _poll_until(producer, lambda: not len(producer))
     got = [record.value for record in bench.read(topic)[0]]
     assert list(dict.fromkeys(got)) == _outcomes(2_010).values

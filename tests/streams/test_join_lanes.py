@@ -15,7 +15,8 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from bandstand.kafka import admin, producer_config
 from bandstand.schemas.topics import TICK_KEY
 from bandstand.streams.join_types import TICK_HEADER, Rules
-from tests.streams.bench import WIRE, Bench, Worker, decision, until
+from tests.streams.bench import WIRE, Bench, Worker, decision
+from tests.waiting import PATIENCE_S, until
 
 OTHER: dict[str, Any] = {
     "BANDSTAND_LANES__OTHER__PARTITIONS": "1",
@@ -47,7 +48,7 @@ class Other:
             value = WIRE.dumps("decision", decision(key, now))
             topic = self._bench.names.decisions("other")
             self._producer.produce(topic, value, key, 0, timestamp=now)
-        self._producer.flush(10)
+        self._producer.flush(PATIENCE_S)
         self.sent += count
 
     def tick(self, rules: Rules) -> None:
@@ -55,7 +56,7 @@ class Other:
         topic, now = self._bench.names.rewards("other"), int(time.time() * 1_000)
         headers: list[tuple[str, str | bytes | None]] = [(TICK_HEADER, rules.to_header())]
         self._producer.produce(topic, None, TICK_KEY, 0, timestamp=now, headers=headers)
-        self._producer.flush(10)
+        self._producer.flush(PATIENCE_S)
 
     def outcomes(self) -> list[str]:
         """Give the ids of all outcomes after the reader's filter, in their order."""
@@ -77,7 +78,7 @@ class Other:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
         client = admin(self._bench.settings)
         for future in client.incremental_alter_configs([resource]).values():
-            future.result(10)
+            future.result(PATIENCE_S)
 
 
 def readiness(worker: Worker) -> str:
@@ -103,7 +104,7 @@ def test_a_lane_whose_log_contradicts_the_settings_is_given_up(bench: Bench) -> 
     other, worker = Other(bench), bench.start()
     other.decide(5)
     bench.wait_for(bench.decide(20))
-    until(lambda: len(other.outcomes()) == 5, 15, "outcomes of the other lane")
+    until(lambda: len(other.outcomes()) == 5, "outcomes of the other lane")
     rules = Rules.from_settings(bench.settings.lanes["other"])
     other.tick(rules._replace(lateness_ms=1))
     assert_given_up(bench, worker, "for good")
@@ -118,7 +119,7 @@ def test_a_lane_that_cannot_be_written_is_given_up_without_a_gap(bench: Bench) -
     """What its broker refuses comes out later, all of it, in order, by a worker that may."""
     other, worker = Other(bench), bench.start()
     other.decide(5)
-    until(lambda: len(other.outcomes()) == 5, 20, "outcomes of the other lane")
+    until(lambda: len(other.outcomes()) == 5, "outcomes of the other lane")
     other.limit(50)
     other.decide(10)
     assert_given_up(bench, worker, "could not be delivered")
@@ -126,7 +127,7 @@ def test_a_lane_that_cannot_be_written_is_given_up_without_a_gap(bench: Bench) -
     worker.stop()
     bench.start()
     other.decide(5)
-    until(lambda: len(other.outcomes()) == 20, 20, "all outcomes of the other lane")
+    until(lambda: len(other.outcomes()) == 20, "all outcomes of the other lane")
     assert other.outcomes() == [f"o{number}" for number in range(20)]
     bench.assert_equal_to_the_pure_core()
 
@@ -147,5 +148,5 @@ def test_a_worker_that_has_given_up_its_last_lane_dies(bench: Bench) -> None:
         timestamp=int(time.time() * 1_000),
         headers=[(TICK_HEADER, bad.to_header())],
     )
-    bench.producer.flush(10)
-    assert worker.process.wait(10) == 70
+    bench.producer.flush(PATIENCE_S)
+    assert worker.process.wait(PATIENCE_S) == 70

@@ -19,7 +19,8 @@ from bandstand.streams.join_types import TICK_HEADER, Record, Records, Rules, Ta
 from bandstand.streams.lanes import OwnPartition
 from bandstand.streams.tail import LogEnds
 from bandstand.streams.ticker import TickState
-from tests.streams.bench import WIRE, Bench, decision, until
+from tests.streams.bench import WIRE, Bench, decision
+from tests.waiting import PATIENCE_S, until
 
 Figures = dict[tuple[str, ...], float]
 
@@ -65,18 +66,18 @@ def given(bench: Bench) -> int:
     bench.reward("d0", old + 26 * 60_000)
     bench.reward("d1", old, float("inf"))
     bench.send("rewards", "d2", b"{}", old)
-    bench.producer.flush(10)
+    bench.producer.flush(PATIENCE_S)
     for i in range(8):
         bench.send("decisions", f"d{i}", WIRE.dumps("decision", decision(f"d{i}", old)), old)
     bench.send("decisions", "d3", WIRE.dumps("decision", decision("d3", old)), old)
     wrong = now - 2 * 60 * 60_000
-    bench.producer.flush(10)
+    bench.producer.flush(PATIENCE_S)
     for name in ("w0", "w1"):
         bench.send("decisions", name, WIRE.dumps("decision", decision(name, wrong)), wrong)
     bench.send("decisions", "x", b"\xc3\x01", old)
-    bench.producer.flush(10)
+    bench.producer.flush(PATIENCE_S)
     bench.send("decisions", "open", WIRE.dumps("decision", decision("open", now)), now)
-    bench.producer.flush(10)
+    bench.producer.flush(PATIENCE_S)
     return now
 
 
@@ -84,10 +85,10 @@ def test_every_figure_is_that_of_the_input(bench: Bench) -> None:
     """Each metric of the join, scraped from a worker, says what its logs hold."""
     worker = bench.start()
     # A tick before the first record, so that a time can be wrong.
-    until(lambda: bool(bench.read(bench.names.decisions("default")).get(0)), 20, "a tick")
+    until(lambda: bool(bench.read(bench.names.decisions("default")).get(0)), "a tick")
     opened = given(bench)
     bench.wait_for([f"d{i}" for i in range(8)])
-    until(lambda: figures(worker.get("/metrics"))["waiting_decisions"][()] == 1, 10, "the open one")
+    until(lambda: figures(worker.get("/metrics"))["waiting_decisions"][()] == 1, "the open one")
     text = worker.get("/metrics")
     now, found = time.time(), figures(text)
     looks = LogEnds(bench.settings)
@@ -148,7 +149,7 @@ def test_every_figure_is_that_of_the_input(bench: Bench) -> None:
         more = found["decision_lag_records"][()] - records
         return more > 3 and found["decision_lag_seconds"][()] > seconds + 0.6
 
-    until(lag_grows, 10, "a lag that grows with each tick behind the open decision")
+    until(lag_grows, "a lag that grows with each tick behind the open decision")
 
 
 def test_the_lag_counts_what_isnt_read_yet() -> None:

@@ -23,9 +23,10 @@ from bandstand.streams.learner_records import Position, SumsTable, is_position, 
 from bandstand.streams.records import record_of
 from bandstand.streams.specs import apply_spec, specs_in_force
 from bandstand.streams.transactions import FencedError, Transactions
-from tests.streams.given import BOUND_S, eventually, everything_in, given_settings, given_spec
+from tests.streams.given import everything_in, given_settings, given_spec
 from tests.streams.outcomes import outcome_record, random_outcomes
 from tests.streams.role_process import RoleProcess
+from tests.waiting import PATIENCE_S, until
 
 WIRE = Wire.single_object()
 PARTITIONS = 2
@@ -48,7 +49,7 @@ class _Lane:
             for fields in list(self._next(repeats, bandit, partition)):
                 self._send(partition, fields)
         self._written += count
-        assert self._producer.flush(BOUND_S) == 0
+        assert self._producer.flush(PATIENCE_S) == 0
 
     def _next(self, count: int, bandit: str, partition: int) -> Iterator[dict[str, object]]:
         for fields in random_outcomes(count, self._written + partition, bandit):
@@ -105,9 +106,7 @@ class _Lane:
         """Wait until every partition is learned to its end."""
         ends = end_offsets(self.settings, self.names.outcomes("fast"), range(PARTITIONS))
         wanted = {f"position|fast|{p}".encode(): end for p, end in ends.items()}
-        eventually(
-            lambda: {k: p.next_offset for k, p in self.state()[1].items()} == wanted, BOUND_S
-        )
+        until(lambda: {k: p.next_offset for k, p in self.state()[1].items()} == wanted)
 
 
 def _digest(spec: object, parts: list[dict[str, Statistics]], bandit: str) -> str:
@@ -154,7 +153,7 @@ def test_a_killed_learner_loses_nothing_and_learns_nothing_twice(
         lane.write(500)
         lane.wait_until_learned()
         expected = lane.expected()
-        eventually(lambda: lane.learned() == expected)
+        until(lambda: lane.learned() == expected)
         assert (
             'bandstand_learn_outcomes_total{lane="fast",state="repeat"}'
             in second.get("/metrics")[1]
@@ -198,7 +197,7 @@ def test_a_position_before_the_start_of_the_log_stops_the_learner(
     for answer in client.delete_records(places).values():
         answer.result()
     with RoleProcess("learn", lane.settings, tmp_path) as learner:
-        assert learner.process.wait(BOUND_S) != 0
+        assert learner.process.wait(PATIENCE_S) != 0
         assert "were learned up to offset 53, but the topic holds 106 to 106" in (
             learner.log.read_text()
         )
@@ -223,14 +222,14 @@ def test_reading_to_the_end_waits_for_the_open_transactions_of_others(lane: _Lan
     """What was committed behind somebody's open transaction isn't missed by a restore."""
     topic = lane.names.learner_state
     slow = Producer(producer_config(lane.settings, transactional_id=f"{topic}.slow"))
-    slow.init_transactions(BOUND_S)
+    slow.init_transactions(PATIENCE_S)
     slow.begin_transaction()
     slow.produce(topic, b"slow", b"slow", 0)
-    slow.flush(BOUND_S)
+    slow.flush(PATIENCE_S)
     quick = Transactions(lane.settings, f"{topic}.quick", topic)
     quick.open()
     quick.write([(0, b"quick", b"quick")])
     reader = TopicReader(lane.settings, topic)
     threading.Timer(0.5, slow.commit_transaction).start()
-    assert [m.value() for m in reader.read_to_end(BOUND_S)] == [b"slow", b"quick"]
+    assert [m.value() for m in reader.read_to_end(PATIENCE_S)] == [b"slow", b"quick"]
     reader.close()

@@ -26,7 +26,7 @@ from bandstand.local import Kafka
 from bandstand.settings import KafkaSettings, Settings
 from bandstand.streams.log_reader import LogReader
 from bandstand.streams.topic_watch import TopicWatch
-from tests.streams.bench import until
+from tests.waiting import PATIENCE_S, until
 
 Place = tuple[str, int]
 
@@ -47,7 +47,7 @@ class Logs:
     def create(self, partitions: int) -> None:
         """Make the topic."""
         new = NewTopic(self.topic, partitions, 1, config=self.config)
-        until(lambda: _done(self.admin.create_topics([new])), 10, "a topic")
+        until(lambda: _done(self.admin.create_topics([new])), "a topic")
 
     def fill(self, partition: int, count: int, size: int = 10, start: int = 0) -> list[bytes]:
         """Write records to one log, and give their values."""
@@ -57,30 +57,30 @@ class Logs:
         for value in values:
             producer.produce(self.topic, value, b"key", partition, timestamp=start + 1)
             producer.poll(0)
-        producer.flush(10)
+        producer.flush(PATIENCE_S)
         return values
 
     def write(self, transactions: list[tuple[str, list[bytes]]]) -> None:
         """Write transactions to the first log, and end each in the way that it says."""
         producer = Producer(producer_config(self.settings, transactional_id=self.topic))
-        producer.init_transactions(10)
+        producer.init_transactions(PATIENCE_S)
         for end, values in transactions:
             producer.begin_transaction()
             for value in values:
                 producer.produce(self.topic, value, b"key", 0)
-            producer.flush(10)
+            producer.flush(PATIENCE_S)
             getattr(producer, f"{end}_transaction")(10)
 
     def delete_before(self, partition: int, offset: int) -> None:
         """Delete the first records of a log."""
         place = TopicPartition(self.topic, partition, offset)
         for answer in self.admin.delete_records([place]).values():
-            answer.result(10)
+            answer.result(PATIENCE_S)
 
     def delete(self) -> None:
         """Delete the topic."""
         for answer in self.admin.delete_topics([self.topic]).values():
-            answer.result(10)
+            answer.result(PATIENCE_S)
 
     def reader(self, patience: float = 30.0) -> LogReader:
         """Give a reader."""
@@ -110,7 +110,7 @@ class Logs:
             self.read(reader, wanted)
             return condition()
 
-        until(step, 20, f"what should be read; found {[len(x) for x in self.found.values()]}")
+        until(step, f"what should be read; found {[len(x) for x in self.found.values()]}")
 
 
 def _raise(_: object, why: BandstandError) -> None:
@@ -272,7 +272,7 @@ def _look(watch: TopicWatch, *, until_known: bool = False) -> None:
         watch.look()
         return until_known and bool(watch.known)
 
-    until(step, 10, "an answer")
+    until(step, "an answer")
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +302,7 @@ def test_a_log_that_may_not_be_read_is_an_error(guarded_kafka: Kafka, topic: str
         AclPermissionType.DENY,
     )
     for answer in logs.admin.create_acls([denied]).values():
-        answer.result(10)
+        answer.result(PATIENCE_S)
     with pytest.raises(BrokerError, match=r"can't be read for 1 s: .*[Aa]uthorization"):
         logs.read_until(lambda: False, reader)
 

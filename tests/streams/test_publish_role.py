@@ -21,9 +21,10 @@ from bandstand.streams.learner_records import Position
 from bandstand.streams.snapshots import list_snapshots, load_snapshot
 from bandstand.streams.specs import apply_spec, specs_in_force
 from bandstand.streams.transactions import Transactions
-from tests.streams.given import eventually, everything_in, given_settings, given_spec
+from tests.streams.given import everything_in, given_settings, given_spec
 from tests.streams.outcomes import outcome_record, random_outcomes
 from tests.streams.role_process import RoleProcess
+from tests.waiting import until
 
 WIRE = Wire.single_object()
 
@@ -56,7 +57,7 @@ def _outcomes_of_current(settings: Settings, bandit: str = "home") -> int:
 
 
 def _wait_for(settings: Settings, outcomes: int) -> None:
-    eventually(lambda: _outcomes_of_current(settings) == outcomes)
+    until(lambda: _outcomes_of_current(settings) == outcomes)
 
 
 def _apply(settings: Settings, specs: list[Spec]) -> list[int]:
@@ -99,7 +100,7 @@ def test_snapshots_follow_specs_and_sums_and_never_go_back(
             learner.learn(5)
             _wait_for(settings, total)
         apply_spec(settings, given_spec("second"))
-        eventually(lambda: _outcomes_of_current(settings, "second") == 0)
+        until(lambda: _outcomes_of_current(settings, "second") == 0)
         first.kill()
     before = _pointers(settings)
     with RoleProcess("publish", settings, tmp_path) as second:
@@ -138,7 +139,7 @@ def test_two_publishers_share_the_bandits(settings: Settings, tmp_path: Path) ->
         with RoleProcess("publish", settings, tmp_path) as second:
             second.wait_until_ready()
             _apply(settings, [given_spec(bandit) for bandit in bandits])
-            eventually(lambda: all(_outcomes_of_current(settings, b) == 0 for b in bandits))
+            until(lambda: all(_outcomes_of_current(settings, b) == 0 for b in bandits))
             assert first.stop() < 5
             changed = _apply(settings, [given_spec(b, default=0.5) for b in bandits])
-            eventually(lambda: [load_snapshot(settings, b)["epoch"] for b in bandits] == changed)
+            until(lambda: [load_snapshot(settings, b)["epoch"] for b in bandits] == changed)

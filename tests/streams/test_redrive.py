@@ -23,6 +23,7 @@ from bandstand.streams.redrive_core import Verdict
 from bandstand.streams.redrive_marks import ORIGIN_HEADER, OncePublisher
 from bandstand.streams.transactions import FencedError
 from tests.streams.given import everything_in, given_settings
+from tests.waiting import PATIENCE_S
 
 WIRE = Wire.single_object()
 RUN = """
@@ -61,7 +62,7 @@ def given_letters(settings: Settings, count: int, *, ts: int | None = None) -> i
             letters.send(origin, "schema", "no released version has the fingerprint")
             if i % 10 == 0:  # a new owner refuses again what it reads again
                 letters.send(origin, "schema", "no released version has the fingerprint")
-        letters.flush(20)
+        letters.flush(PATIENCE_S)
     return ts
 
 

@@ -12,12 +12,12 @@ from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.specs import SpecFollower, apply_spec, specs_in_force
 from tests.streams.given import (
-    eventually,
     everything_in,
     given_records,
     given_settings,
     given_spec,
 )
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_an_unreadable_spec_goes_to_dead_letters_and_stops_nobody(settings: Sett
     with SpecFollower(settings, role="learn") as follower:
         follower.catch_up()
         assert follower.current == {"home": (spec, epoch)}
-    eventually(lambda: len(everything_in(settings, names.dead_letters)) == 5)
+    until(lambda: len(everything_in(settings, names.dead_letters)) == 5)
     letters = [
         wire.loads("dead_letter", bytes(message.value() or b""))
         for message in everything_in(settings, names.dead_letters)

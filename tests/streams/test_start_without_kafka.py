@@ -21,7 +21,8 @@ from bandstand.local.ports import HOST, free_ports
 from bandstand.streams.log_reader import Found
 from bandstand.streams.transport import BatchTransport
 from bandstand.supervisor import ROLES
-from tests.streams.bench import Bench, Worker, until
+from tests.streams.bench import Bench, Worker
+from tests.waiting import PATIENCE_S, until
 
 FAUST = ("-m", "faust", "-A", "bandstand.streams.app", "worker", "-l", "info")
 CONNECT_S = 1.0
@@ -62,15 +63,15 @@ def test_roles_that_start_while_kafka_is_away_go_on_when_it_comes(
             workers = [_start(bench, role) for role in ROLES]
             workers.append(bench.start([sys.executable, *FAUST]))
             for worker in workers:
-                worker.wait_until_logged("Kafka can't be reached, waits for it", within=60)
+                worker.wait_until_logged("Kafka can't be reached, waits for it")
                 ready, waiting = _ready(worker)
                 assert not ready
                 assert "Connection refused" in waiting["kafka"]
                 assert worker.get("/healthz")
             kafka.start()
-            until(lambda: all(_ready(worker)[0] for worker in workers), 60, "roles at work")
+            until(lambda: all(_ready(worker)[0] for worker in workers), "roles at work")
             ids = bench.decide(10)
-            bench.wait_for(ids, within=60)
+            bench.wait_for(ids)
             assert [worker.stop(within=10)[0] for worker in workers] == [0] * len(workers)
         finally:
             bench.close()
@@ -81,7 +82,7 @@ def test_a_role_that_waits_for_kafka_ends_at_once_when_told_to(bench: Bench) -> 
     bench.environment[ADDRESS] = f"{HOST}:{free_ports(1)[0]}"
     workers = [_start(bench, role) for role in ROLES]
     for worker in workers:
-        worker.wait_until_logged("Kafka can't be reached, waits for it", within=60)
+        worker.wait_until_logged("Kafka can't be reached, waits for it")
     ends = [worker.stop() for worker in workers]
     assert [code for code, _ in ends] == [0] * len(ROLES)
     assert max(seconds for _, seconds in ends) < 3
@@ -97,7 +98,7 @@ def test_a_role_that_kafka_refuses_ends_and_says_what_to_check(bench: Bench) -> 
     }
     workers = [_start(bench, role) for role in ROLES]
     for worker in workers:
-        assert worker.process.wait(60) == 1, worker.log.read_text()
+        assert worker.process.wait(PATIENCE_S) == 1, worker.log.read_text()
         [line] = [row for row in worker.log.read_text().splitlines() if row.startswith("error:")]
         assert f"Kafka at {bench.environment[ADDRESS]} refuses this client" in line
 
@@ -107,7 +108,7 @@ def test_missing_topics_are_not_waited_for(bench: Bench) -> None:
     bench.environment["BANDSTAND_TOPICS__PREFIX"] += "others."
     workers = [_start(bench, role) for role in ROLES]
     for worker in workers:
-        assert worker.process.wait(60) == 1, worker.log.read_text()
+        assert worker.process.wait(PATIENCE_S) == 1, worker.log.read_text()
         assert "run 'bandstand topics create'" in worker.log.read_text()
 
 

@@ -13,8 +13,8 @@ from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.tail import LogEnds
-from tests.streams.bench import until
 from tests.streams.given import given_settings
+from tests.waiting import PATIENCE_S, until
 
 NOW = 1_700_000_000_000
 
@@ -41,12 +41,12 @@ def test_the_ends_of_a_log(settings: Settings, ends: LogEnds) -> None:
     assert ends.tail(log, 0) is None
     assert ends.offset_at(log, 0, NOW) is None
     producer = Producer(producer_config(settings, transactional_id=f"{log}.test"))
-    producer.init_transactions(10)
+    producer.init_transactions(PATIENCE_S)
     for i in range(3):
         producer.begin_transaction()
         producer.produce(log, f"{i}".encode(), b"key", 0, timestamp=NOW + i)
-        producer.commit_transaction(10)
-    until(lambda: ends.bounds(log, 0) == (0, 6), 10, "three records, three markers")
+        producer.commit_transaction(PATIENCE_S)
+    until(lambda: ends.bounds(log, 0) == (0, 6), "three records, three markers")
     tail = ends.tail(log, 0)
     assert tail is not None
     assert (tail.offset, tail.value, tail.timestamp) == (4, b"2", NOW + 2)
@@ -61,9 +61,9 @@ def test_the_last_tick(settings: Settings, ends: LogEnds) -> None:
     producer.produce(log, None, TICK_KEY, 0, timestamp=NOW)
     for i in range(300):
         producer.produce(log, b"x", b"key", 0, timestamp=NOW + i)
-    producer.flush(10)
+    producer.flush(PATIENCE_S)
     assert ends.last_tick(log, 0, since=NOW) == NOW
     assert ends.last_tick(log, 0, since=NOW + 1_000) is None
     producer.produce(log, None, TICK_KEY, 0, timestamp=NOW + 5)
-    producer.flush(10)
+    producer.flush(PATIENCE_S)
     assert ends.last_tick(log, 0, since=NOW + 1_000) == NOW + 5

@@ -16,7 +16,8 @@ from bandstand.streams import topics
 from bandstand.streams.leaders import Place
 from bandstand.streams.tick_guards import Reading
 from bandstand.streams.ticker import BrokerClock, Ticker, now
-from tests.streams.given import eventually, given_settings
+from tests.streams.given import given_settings
+from tests.waiting import PATIENCE_S, until
 
 
 class _Clock(BrokerClock):
@@ -52,7 +53,7 @@ class _Bench:
 
     def records(self, place: Place) -> int:
         reader = TopicReader(self.settings, place.topic)
-        found = [m for m in reader.read_to_end(10) if m.partition() == place.partition]
+        found = [m for m in reader.read_to_end(PATIENCE_S) if m.partition() == place.partition]
         reader.close()
         return len(found)
 
@@ -74,22 +75,22 @@ def test_a_log_that_is_opened_while_the_brake_holds_gets_no_tick(bench: _Bench) 
     """The broker's clock jumps; a partition that comes over meanwhile isn't ticked either."""
     first, second = bench.places
     bench.open(first)
-    eventually(lambda: bench.records(first) > 1)
+    until(lambda: bench.records(first) > 1)
     bench.clock.ahead_ms = 8_000
-    eventually(lambda: bench.braked(first))
+    until(lambda: bench.braked(first))
     bench.open(second)
-    eventually(lambda: bench.braked(second))
+    until(lambda: bench.braked(second))
     assert bench.records(second) == 0
     bench.ticker.accept()
-    eventually(lambda: bench.records(second) > 1)
+    until(lambda: bench.records(second) > 1)
 
 
 def test_a_process_knows_the_time_before_its_first_log(bench: _Bench) -> None:
     """A worker that waits for its first partition notices a jump of the broker's clock."""
-    eventually(lambda: bench.records(Place(TopicNames(bench.settings.topics.prefix).clock, 0)) > 1)
+    until(lambda: bench.records(Place(TopicNames(bench.settings.topics.prefix).clock, 0)) > 1)
     bench.clock.ahead_ms = 8_000
     bench.open(bench.places[0])
-    eventually(lambda: bench.braked(bench.places[0]))
+    until(lambda: bench.braked(bench.places[0]))
     assert bench.records(bench.places[0]) == 0
 
 
@@ -100,13 +101,13 @@ def test_a_tick_tells_where_its_log_ends(bench: _Bench) -> None:
     producer = Producer(producer_config(bench.settings))
     for _ in range(100):
         producer.produce(place.topic, b"x", b"key", place.partition)
-    assert producer.flush(20) == 0
-    eventually(lambda: (((state := bench.ticker.state(place)) and state.end) or 0) > 100)
+    assert producer.flush(PATIENCE_S) == 0
+    until(lambda: (((state := bench.ticker.state(place)) and state.end) or 0) > 100)
     bench.ticker.close(place)
     known = bench.records(place)
     assert bench.ticker.state(place) is None
     bench.open(place)
-    eventually(lambda: (state := bench.ticker.state(place)) is not None and state.end is not None)
+    until(lambda: (state := bench.ticker.state(place)) is not None and state.end is not None)
     state = bench.ticker.state(place)
     assert state is not None
     assert state.end is not None
