@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bandstand.errors import ServerError
@@ -150,6 +151,25 @@ class Kafka(Server):
         except KafkaException:
             return False
         return bool(metadata.cluster_id == self._cluster_id())
+
+    def delete_topics(self, prefix: str) -> None:
+        """Delete the topics whose names begin so; those that can't be now are left.
+
+        Examples
+        --------
+        ::
+
+            kafka.delete_topics("t3f9a1c2.")
+        """
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        client = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        with suppress(KafkaException):
+            topics = client.list_topics(timeout=_ANSWER_S).topics
+            found = [topic for topic in topics if topic.startswith(prefix)]
+            for future in client.delete_topics(found).values() if found else ():
+                future.result(_ANSWER_S)
 
     def _pick_ports(self) -> list[int]:
         return free_ports(2 if self._first is None else 1)

@@ -33,7 +33,9 @@ def bandstand_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]
     """One Kafka broker for the whole session."""
     from bandstand.local import Kafka
 
-    kafka = Kafka(tmp_path_factory.mktemp("kafka"))
+    kafka = Kafka(
+        tmp_path_factory.mktemp("kafka"), properties={"log.segment.delete.delay.ms": "1000"}
+    )
     with _one_line_errors():
         kafka.start()
     yield kafka
@@ -65,6 +67,14 @@ def bandstand_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api
 
 
 @pytest.fixture
-def bandstand_prefix() -> str:
-    """Make a prefix for the topics of one test, such as ``t3f9a1c2.``."""
-    return f"t{uuid.uuid4().hex[:7]}."
+def bandstand_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Make a prefix for the topics of one test, such as ``t3f9a1c2.``.
+
+    They are deleted after it: a broker with a thousand partitions takes half a minute to recover
+    when a later test kills it.
+    """
+    prefix = f"t{uuid.uuid4().hex[:7]}."
+    yield prefix
+    if "bandstand_kafka" in request.fixturenames:
+        kafka: Kafka = request.getfixturevalue("bandstand_kafka")
+        kafka.delete_topics(prefix)
