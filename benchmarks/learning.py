@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bandstand.learners.algorithm import Rows
 from bandstand.learners.grid import STEPS
-from bandstand.learners.registry import algorithm_of
+from bandstand.learners.protocols import Rows
+from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
 from benchmarks.events import ACTIONS, outcomes, spec
 from benchmarks.measure import CPU, WALL, Benchmark, Contestant, Ratio, Size, per_item
@@ -55,7 +55,7 @@ def prepare(size: Size) -> Iterator[Benchmark]:
     tables = outcomes(max(2, size.of(CHUNKS)), CHUNK)
     blocks = [block for table in tables for block in _blocks(table, dimension)]
     ready = [_rows(table, dimension) for table in tables]
-    algorithm = algorithm_of(bandit)
+    learner = learner_of(bandit)
     repeats = size.of(REPEATS)
     chunks = len(tables) * repeats
 
@@ -80,7 +80,7 @@ def prepare(size: Size) -> Iterator[Benchmark]:
     def sums() -> None:
         for _ in range(repeats):
             for each in ready:
-                algorithm.sums(bandit, each)
+                learner.sums(bandit, each)
 
     _check(ours(), by_hand())
     mine, alone, hand, blas = "Statistics.update", "its sums alone", "numpy by hand", "bare BLAS"
@@ -119,9 +119,9 @@ def _blocks(table: pa.RecordBatch, dimension: int) -> Sequence[_Block]:
 
 
 def _rows(table: pa.RecordBatch, dimension: int) -> Rows:
-    """Give a chunk as the algorithm takes it; the values made up here are on its grid."""
+    """Give a chunk as the learner takes it; the values made up here are on its grid."""
     x, y, actions = _columns(table, dimension)
-    return Rows(actions, np.column_stack([x, y]) * STEPS)
+    return Rows(actions, np.column_stack([x, y]) * STEPS, np.ones(len(actions)))
 
 
 def _columns(table: pa.RecordBatch, dimension: int) -> tuple[Floats, Floats, npt.NDArray[np.int32]]:

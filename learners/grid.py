@@ -21,13 +21,25 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CHUNK", "HEADROOM", "LIMIT", "STEPS", "refuse_overflow", "to_steps"]
+__all__ = [
+    "CHUNK",
+    "HEADROOM",
+    "LIMIT",
+    "PLAIN_LIMIT",
+    "STEPS",
+    "refuse_overflow",
+    "to_steps",
+    "whole",
+]
 
 STEPS: Final = 4096
 """Steps of the grid in 1."""
 
 LIMIT: Final = 32
 """Magnitude at which a value is cut before it enters a product."""
+
+PLAIN_LIMIT: Final = 2**24
+"""Magnitude at which a value that enters no product is cut: a chunk of them sums up to 2**52."""
 
 CHUNK: Final = 65_536
 """Most rows whose products are summed in float64."""
@@ -65,6 +77,23 @@ def to_steps(values: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], int]:
         return steps, 0
     clipped = int(np.count_nonzero(np.abs(steps) > most))
     return np.clip(steps, -most, most, out=steps), clipped
+
+
+def whole(steps: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Round values that are in steps already, and that enter no product, to whole steps.
+
+    Parameters
+    ----------
+    steps
+        float64[n], finite; cut at ``PLAIN_LIMIT * STEPS``.
+
+    Examples
+    --------
+    >>> whole(np.array([2.4, -2.6, 1e30])).tolist()
+    [2.0, -3.0, 68719476736.0]
+    """
+    most = float(PLAIN_LIMIT * STEPS)
+    return np.clip(np.rint(steps), -most, most)
 
 
 def refuse_overflow(totals: npt.NDArray[np.int64]) -> int:

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 
 from bandstand.errors import StateError
-from bandstand.learners.algorithm import Algorithm, Choice, Policy, Rows, Solved
 from bandstand.learners.draw import draw, uniform
-from bandstand.learners.registry import ALGORITHMS, algorithm_of
+from bandstand.learners.protocols import Choice, Learner, Policy, Rows, Solved
+from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 
 __all__ = [
-    "ALGORITHMS",
-    "Algorithm",
     "Choice",
+    "Learner",
     "Policy",
     "Rows",
     "Solved",
@@ -37,7 +36,7 @@ def solve(spec: Spec, statistics: Statistics) -> Solved:
     StateError
         If a posterior can't be solved.
     """
-    return algorithm_of(spec).solve(spec, statistics.sums)
+    return learner_of(spec).solve(spec, statistics.sums)
 
 
 def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:
@@ -57,8 +56,8 @@ def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:
     """
     spec = Spec.from_canonical(snapshot["spec"])
     arrays = {array["name"]: _array(array) for array in snapshot["arrays"]}
-    algorithm = algorithm_of(spec)
-    for name, shape in algorithm.solved_shapes(spec).items():
+    learner = learner_of(spec)
+    for name, shape in learner.solved_shapes(spec).items():
         given = arrays.get(name)
         if given is None or given.shape != shape or not np.isfinite(given).all():
             found = None if given is None else given.shape
@@ -66,7 +65,7 @@ def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:
                 f"snapshot {snapshot['version']!r} of bandit {spec.bandit!r}: array {name!r} has"
                 f" shape {found} or numbers that aren't finite; its spec asks for {shape}"
             )
-    return algorithm.policy(spec, Solved(snapshot["parameters"], arrays))
+    return learner.policy(spec, Solved(snapshot["parameters"], arrays))
 
 
 def _array(array: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

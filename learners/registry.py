@@ -1,23 +1,16 @@
-"""Which algorithm a spec's policy name stands for."""
+"""Which learner a spec's policy name stands for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from typing import cast
 
-from bandstand.learners.algorithm import Algorithm
-from bandstand.learners.beta_thompson import BetaThompsonAlgorithm
-from bandstand.learners.linear_thompson import LinearThompsonAlgorithm
+from bandstand.learners.protocols import Learner
 from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_policy import learner
 
-__all__ = ["ALGORITHMS", "algorithm_of"]
-
-ALGORITHMS: Final[Mapping[str, Algorithm]] = {
-    "beta_thompson": BetaThompsonAlgorithm(),
-    "linear_thompson": LinearThompsonAlgorithm(),
-}
+__all__ = ["learner_of"]
 
 
-def algorithm_of(spec: Spec) -> Algorithm:
-    """Give the algorithm of a spec."""
-    return ALGORITHMS[spec.policy.name]
+def learner_of(spec: Spec) -> Learner:
+    """Give the learner of a spec."""
+    return cast(Learner, learner(spec.policy.name))

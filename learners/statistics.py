@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bandstand.errors import StateError
-from bandstand.learners.algorithm import Rows, Whole
 from bandstand.learners.features import Features
 from bandstand.learners.grid import CHUNK, refuse_overflow, to_steps
-from bandstand.learners.registry import algorithm_of
+from bandstand.learners.protocols import Rows, Whole
+from bandstand.learners.registry import learner_of
 from bandstand.learners.rewards import reduce
 from bandstand.schemas.spec import Spec
 
@@ -35,7 +35,7 @@ class Statistics:
     spec
         What is learned.
     sums
-        Named int64 arrays on the algorithm's grid. Not to be written to.
+        Named int64 arrays on the learner's grid. Not to be written to.
     counters
         What was rejected, cut or absent, by name; see `update`.
     outcomes
@@ -72,7 +72,7 @@ class Statistics:
     @classmethod
     def empty(cls, spec: Spec) -> Statistics:
         """Give the statistics of no outcome."""
-        shapes = algorithm_of(spec).shapes(spec)
+        shapes = learner_of(spec).shapes(spec)
         return cls(spec, {name: np.zeros(shape, np.int64) for name, shape in shapes.items()})
 
     @classmethod
@@ -89,9 +89,9 @@ class Statistics:
         Raises
         ------
         StateError
-            If names, shapes or types aren't those of the spec's algorithm, or a total is too large.
+            If names, shapes or types aren't those of the spec's learner, or a total is too large.
         """
-        wanted = {n: ("int64", s) for n, s in algorithm_of(spec).shapes(spec).items()}
+        wanted = {n: ("int64", s) for n, s in learner_of(spec).shapes(spec).items()}
         given = {n: (str(a.dtype), a.shape) for n, a in arrays.items()}
         if given != wanted:
             raise StateError(
@@ -128,7 +128,8 @@ class Statistics:
             The sum, with these counters grown: ``rejected_no_decision`` (oversize),
             ``rejected_action`` (not in the spec), ``rejected_features_hash``,
             ``rejected_features_width``, ``rejected_features_not_finite``,
-            ``rejected_reward_not_finite`` count outcomes that weren't learned, each under its first
+            ``rejected_reward_not_finite``, ``rejected_propensity`` (not above 0 and up to 1, where
+            the learner needs it) count outcomes that weren't learned, each under its first
             reason; ``clipped_reward``, ``clipped_features``, ``missing_features``,
             ``unknown_categories`` count values.
 
@@ -211,16 +212,19 @@ def _learned(spec: Spec, batch: pa.RecordBatch) -> Statistics:
     values, clipped = reduce(spec.reward, batch.column("rewards"))
     counters.update({**built.counters, **clipped})
 
-    good = _reject(
-        counters,
-        {"action": actions < 0, **built.rejected, "reward_not_finite": np.isnan(values)},
-    )
+    reasons = {"action": actions < 0, **built.rejected, "reward_not_finite": np.isnan(values)}
+    propensities = np.ones(len(actions))
+    if spec.policy.needs_propensity:
+        propensities = decisions.field("propensity").to_numpy(zero_copy_only=False)
+        reasons["propensity"] = ~((propensities > 0) & (propensities <= 1))
+    good = _reject(counters, reasons)
     reward = (values - spec.reward.low) / (spec.reward.high - spec.reward.low)
     steps = np.column_stack([built.steps, to_steps(reward)[0]])
     times = decisions.field("ts")
     if not good.all():
-        actions, steps, times = actions[good], steps[good], times.filter(pa.array(good))
-    sums = algorithm_of(spec).sums(spec, Rows(actions, steps))
+        actions, steps, propensities = actions[good], steps[good], propensities[good]
+        times = times.filter(pa.array(good))
+    sums = learner_of(spec).sums(spec, Rows(actions, steps, propensities))
     newest = pc.max(times.cast(pa.int64())).as_py()
     return Statistics(spec, sums, counters, len(actions), newest)
 

@@ -46,15 +46,13 @@ from bandstand.schemas.spec_features import (
     Numeric,
     column_names,
 )
-from bandstand.schemas.spec_policy import BetaThompson, LinearThompson, Policy
+from bandstand.schemas.spec_policy import Policy
 from bandstand.schemas.spec_words import Name, Number, Word, refuse_repeats
 from bandstand.schemas.spec_yaml import Document, describe, read_yaml
 
 __all__ = [
-    "BetaThompson",
     "Categorical",
     "Hashed",
-    "LinearThompson",
     "Numeric",
     "Reward",
     "Spec",
@@ -161,7 +159,7 @@ class Spec(BaseModel):
         if features and policy is not None and not policy.contextual:
             raise ValueError(
                 f"{policy.name} learns without context; remove the features, or take a policy"
-                " with context: linear_thompson"
+                " with context, such as linear_thompson"
             )
         return features
 

@@ -1,74 +1,131 @@
-"""The policies that a spec may name, and their parameters."""
+"""The policies that a spec may name: each is described by the learner behind its name.
+
+Learners are found by the entry points of the group ``bandstand.learners``, Bandstand's own as well
+as others': the entry point's name is the policy's, its value a class without arguments that follows
+`bandstand.learners.protocols.Learner`. None is loaded before a spec names it.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic_core import PydanticCustomError
 
-__all__ = ["BetaThompson", "LinearThompson", "Policy"]
+from bandstand.errors import SpecError
+
+__all__ = [
+    "GROUP",
+    "NotNegative",
+    "Policy",
+    "PolicySpec",
+    "Positive",
+    "Share",
+    "learner",
+    "learner_names",
+]
+
+GROUP: Final = "bandstand.learners"
 
 Positive = Annotated[float, Field(strict=True, ge=1e-9, le=1e9)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, le=1e6)]
-Pseudocount = Annotated[float, Field(strict=True, ge=0.1, le=1e9)]
-
-LEAST_RIDGE: Final = 1e-6
-"""Least product of prior precision and noise variance."""
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 
 
-class BetaThompson(BaseModel):
-    """Thompson sampling on one share of successes an action, without context.
+class PolicySpec(BaseModel):
+    """The section ``policy`` of a spec; a learner's own parameters are a subclass.
 
     Parameters
     ----------
-    prior_successes, prior_failures
-        Outcomes that each action is taken to have had before any data, 0.1 to 1e9 of each.
+    name
+        Which learner.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     contextual: ClassVar[bool] = False
+    """Whether it learns from the features of a spec."""
+    needs_propensity: ClassVar[bool] = False
+    """Whether an outcome teaches nothing without the propensity of its action."""
 
-    name: Literal["beta_thompson"] = "beta_thompson"
-    prior_successes: Pseudocount = 1.0
-    prior_failures: Pseudocount = 1.0
+    name: str
 
+    @property
+    def explores(self) -> bool:
+        """Whether every action keeps a positive probability, or nearly so, without a floor."""
+        return True
 
-class LinearThompson(BaseModel):
-    """Thompson sampling on one linear model of the reward an action.
-
-    The reward is scaled so that the spec's ``low`` is 0 and ``high`` is 1; the units below are
-    those of the scaled reward.
-
-    Parameters
-    ----------
-    prior_precision
-        1 / variance of each weight before any data, 1e-9 to 1e9.
-    noise_variance
-        Variance of the scaled reward around its mean, 1e-9 to 1e9. Its product with the prior
-        precision is at least 1e-6: then a posterior can be solved even after a hundred million
-        outcomes with dependent features, since float64 resolves that much.
-    exploration
-        Standard deviations are multiplied by this before actions compete, 0 to 1e6; 1 is Thompson
-        sampling, 0 takes the best mean.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    contextual: ClassVar[bool] = True
-
-    name: Literal["linear_thompson"] = "linear_thompson"
-    prior_precision: Positive = 1.0
-    noise_variance: Positive = Field(default=0.25, validate_default=True)
-    exploration: NotNegative = 1.0
-
-    @field_validator("noise_variance")
     @classmethod
-    def _solvable(cls, noise_variance: float, info: ValidationInfo) -> float:
-        precision = info.data.get("prior_precision")
-        if precision is not None and precision * noise_variance < LEAST_RIDGE:
-            raise ValueError(
-                f"times prior_precision ({precision:g}) must be at least {LEAST_RIDGE:g}"
-            )
-        return noise_variance
+    def chosen(cls, section: object) -> type[PolicySpec]:
+        """Give the model of a section of a spec; this one where its name isn't known."""
+        name = section.get("name") if isinstance(section, Mapping) else None
+        return learner(name).parameters if name in learner_names() else cls
 
 
-Policy = Annotated[BetaThompson | LinearThompson, Field(discriminator="name")]
+@cache
+def _found() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def learner_names() -> list[str]:
+    """Give the names of all policies that a spec may have."""
+    return sorted(_found())
+
+
+@cache
+def learner(name: str) -> Any:
+    """Give the learner of a name.
+
+    Raises
+    ------
+    SpecError
+        If there is none, several packages have one, or it can't be loaded.
+
+    Examples
+    --------
+    >>> learner("beta_thompson").parameters().name
+    'beta_thompson'
+    """
+    points = _found().get(name, [])
+    if len(points) != 1:
+        where = ", ".join(str(point.dist and point.dist.name) for point in points)
+        raise SpecError(
+            f"policy {name!r} is in several packages: {where}; remove all but one"
+            if points
+            else f"unknown policy {name!r}; allowed: {', '.join(learner_names())}"
+        )
+    try:
+        loaded = points[0].load()()
+    except Exception as error:
+        raise SpecError(
+            f"policy {name!r} can't be loaded from {points[0].value!r}: {error!r}"
+        ) from error
+    model = getattr(loaded, "parameters", None)
+    if not (isinstance(model, type) and issubclass(model, PolicySpec)):
+        raise SpecError(
+            f"policy {name!r}: {points[0].value!r} is no learner: its 'parameters' must be a"
+            " subclass of PolicySpec"
+        )
+    return loaded
+
+
+def _parsed(section: object) -> PolicySpec:
+    if isinstance(section, PolicySpec):
+        return section
+    if not isinstance(section, Mapping):
+        raise PydanticCustomError("dict_type", "isn't a mapping")
+    name = section.get("name")
+    if name not in learner_names():
+        raise PydanticCustomError(
+            "unknown_name", "unknown name", {"given": name, "allowed": learner_names()}
+        )
+    parsed: PolicySpec = learner(name).parameters.model_validate(dict(section))
+    return parsed
+
+
+Policy = Annotated[SerializeAsAny[PolicySpec], BeforeValidator(_parsed)]

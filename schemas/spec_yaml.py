@@ -161,24 +161,29 @@ def _describe(detail: ErrorDetails, document: Document, model: type[BaseModel]) 
     path = document.known(location)
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         path = (*path, _tag(detail))
+    elif detail["type"] == "unknown_name":
+        path = (*path, "name")
     name = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in path).lstrip(".")
-    return f"{document.at(path)}: {name or 'spec'}: {_complaint(detail, location, model)}"
+    complaint = _complaint(detail, location, model, document.data)
+    return f"{document.at(path)}: {name or 'spec'}: {complaint}"
 
 
-def _complaint(detail: ErrorDetails, location: Path, model: type[BaseModel]) -> str:
+def _complaint(detail: ErrorDetails, location: Path, model: type[BaseModel], data: Any) -> str:
     context: Mapping[str, Any] = detail.get("ctx", {})
     value = detail["input"]
     match detail["type"]:
         case "missing":
-            required = _keys(location[:-1], model, required=True)
+            required = _keys(location[:-1], model, data, required=True)
             return f"missing; required here: {', '.join(required)}"
         case "extra_forbidden":
-            keys = _keys(location[:-1], model)
+            keys = _keys(location[:-1], model, data)
             return f"unknown key; {_nearest(str(location[-1]), keys)}allowed: {', '.join(keys)}"
         case "literal_error":
             return _choice(value, re.findall(r"'([^']+)'", context["expected"]))
+        case "unknown_name":
+            return _choice(context["given"], list(context["allowed"]))
         case "union_tag_invalid" | "union_tag_not_found":
-            tags = [tag for option in _models(location, model) for tag in _tags(option)]
+            tags = [tag for option in _models(location, model, data) for tag in _tags(option)]
             return _choice(value.get(_tag(detail)), tags)
         case "string_type":
             return f"{value!r} isn't text; put it in quotes if it is meant as text"
@@ -216,16 +221,17 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _keys(location: Path, model: type[BaseModel], required: bool = False) -> list[str]:
+def _keys(location: Path, model: type[BaseModel], data: Any, required: bool = False) -> list[str]:
     """Keys that may stand in the mapping at a location (or that must)."""
-    fields = _models(location, model)[0].model_fields
+    fields = _models(location, model, data)[0].model_fields
     return [name for name, about in fields.items() if about.is_required() or not required]
 
 
-def _models(location: Path, model: type[BaseModel]) -> list[type[BaseModel]]:
+def _models(location: Path, model: type[BaseModel], data: Any) -> list[type[BaseModel]]:
     """Models that the mapping at a location may be: several in a union not yet told apart."""
     options = [model]
     for step in location:
+        data = _below(data, step)
         if isinstance(step, int):
             continue
         tagged = [option for option in options if step in _tags(option)]
@@ -233,7 +239,17 @@ def _models(location: Path, model: type[BaseModel]) -> list[type[BaseModel]]:
             options = tagged
         else:
             options = list(_inside(options[0].model_fields[step].annotation))
+            if len(options) == 1 and hasattr(options[0], "chosen"):
+                options = [options[0].chosen(data)]
     return options
+
+
+def _below(data: Any, step: str | int) -> Any:
+    """Give what is at a step; the same where the step names a member of a union, not a place."""
+    try:
+        return data[step]
+    except (KeyError, IndexError, TypeError):
+        return data
 
 
 def _inside(annotation: Any) -> Iterator[type[BaseModel]]:

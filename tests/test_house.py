@@ -32,6 +32,7 @@ LAYERS = (
     ("supervisor",),
     ("schemas",),
     ("learners",),
+    ("testing",),
     ("streams",),
     ("archive", "serving"),
     ("local",),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from bandstand.learners.algorithm import Rows
 from bandstand.learners.policies import draw, policy_from_snapshot
-from bandstand.learners.registry import algorithm_of
+from bandstand.learners.protocols import Rows
+from bandstand.learners.registry import learner_of
 from bandstand.learners.snapshots import build
 from bandstand.learners.statistics import Statistics
 from tests.learners.given import linear_spec
@@ -38,8 +38,9 @@ def test_digits_are_learned_from_delayed_rewards() -> None:
         if number % BATCH == 0:
             done, ready = statistics.outcomes, max(number - LAG, 0)
             if ready > done:
-                rows = Rows(np.array(actions[done:ready]), np.array(steps[done:ready]))
-                sums = algorithm_of(spec).sums(spec, rows)
+                new = slice(done, ready)
+                rows = Rows(np.array(actions[new]), np.array(steps[new]), np.ones(ready - done))
+                sums = learner_of(spec).sums(spec, rows)
                 statistics = statistics.merge(Statistics(spec, sums, {}, ready - done, number))
             policy = policy_from_snapshot(build(spec, statistics, 0, "", {}))
         context = dict(zip(names, images[image].tolist(), strict=True))

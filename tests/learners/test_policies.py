@@ -13,7 +13,9 @@ import pytest
 from scipy.stats import chisquare
 
 from bandstand.errors import DecisionError, SpecError, StateError
+from bandstand.learners.beta_thompson import BetaThompsonSpec
 from bandstand.learners.features import Features
+from bandstand.learners.linear_thompson import LinearThompsonSpec
 from bandstand.learners.policies import Policy, draw, policy_from_snapshot, solve
 from bandstand.learners.probabilities import beta_best, gaussian_best, with_floor
 from bandstand.learners.snapshots import build, newer
@@ -70,7 +72,7 @@ def scaled_rewards() -> np.ndarray[Any, np.dtype[np.float64]]:
 def test_linear_posterior_equals_brute_force(spec: Spec) -> None:
     """Mean, deviation and probabilities are those of the textbook formula, cold action too."""
     policy = spec.policy
-    assert policy.name == "linear_thompson"
+    assert isinstance(policy, LinearThompsonSpec)
     rows = records(200)
     matrix = Features(spec).matrix(batch(rows).column("decision")).steps / 4096
     chosen = np.array([r["decision"]["action"] for r in rows])
@@ -94,7 +96,7 @@ def test_linear_posterior_equals_brute_force(spec: Spec) -> None:
 def test_an_unseen_action_equals_its_prior(spec: Spec) -> None:
     """Without outcomes the mean is 0 and the precision the prior's, exactly."""
     policy = spec.policy
-    assert policy.name == "linear_thompson"
+    assert isinstance(policy, LinearThompsonSpec)
     solved = solve(spec, learned(spec))
     dimension = len(spec.feature_names)
     factor = np.zeros((dimension, dimension))
@@ -107,7 +109,7 @@ def test_an_unseen_action_equals_its_prior(spec: Spec) -> None:
 def test_beta_posterior_equals_brute_force(spec: Spec) -> None:
     """Successes and failures are prior plus sums of r and 1 - r; the cold action is its prior."""
     policy = spec.policy
-    assert policy.name == "beta_thompson"
+    assert isinstance(policy, BetaThompsonSpec)
     chosen = np.array([r["decision"]["action"] for r in records(200)])
     a = [policy.prior_successes + scaled_rewards()[chosen == k].sum() for k in spec.actions]
     b = [policy.prior_failures + (1 - scaled_rewards()[chosen == k]).sum() for k in spec.actions]
@@ -253,7 +255,7 @@ def test_a_posterior_that_cannot_be_solved_is_named() -> None:
     arrays = Statistics.empty(spec).arrays()
     arrays["products"][1, 0] = -(2**40)
     broken = Statistics.from_arrays(spec, arrays, {}, 1, None)
-    with pytest.raises(StateError, match=r"action 'green' isn't positive definite.*larger one"):
+    with pytest.raises(StateError, match=r"'green' isn't positive definite.*larger prior"):
         solve(spec, broken)
 
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandstand.errors import StateError
-from bandstand.learners.algorithm import Rows
 from bandstand.learners.features import Features
 from bandstand.learners.grid import CHUNK, HEADROOM, LIMIT, STEPS, to_steps
-from bandstand.learners.registry import algorithm_of
+from bandstand.learners.protocols import Rows
+from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 from tests.learners.given import batch, beta_spec, linear_spec, outcome, outcomes, oversize
@@ -111,7 +111,7 @@ def test_the_largest_chunk_at_the_limit_is_exact() -> None:
     steps = rng.integers(most - 1000, most, size=(CHUNK, 4), endpoint=True) * [1, -1, 1, 1]
     actions = np.zeros(CHUNK, dtype=np.int16)
     spec = linear_spec(["only"], [{"name": c, "kind": "hashed", "buckets": 2} for c in "a"])
-    sums = algorithm_of(spec).sums(spec, Rows(actions, steps.astype(np.float64)))
+    sums = learner_of(spec).sums(spec, Rows(actions, steps.astype(np.float64), np.ones(CHUNK)))
     exact = steps.astype(np.int64).T @ steps.astype(np.int64)
     assert (sums["products"][0] == exact[np.triu_indices(4)]).all()
     assert abs(exact).max() < 2**53
@@ -135,15 +135,15 @@ def test_more_rows_than_a_chunk_are_cut_into_chunks() -> None:
 
 PROGRAM = """
 import numpy as np
-from bandstand.learners.algorithm import Rows
-from bandstand.learners.registry import algorithm_of
+from bandstand.learners.protocols import Rows
+from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
 from tests.learners.given import linear_spec
 number = {"kind": "numeric", "low": -1, "high": 1}
 spec = linear_spec(features=[{"name": f"f{i}", **number} for i in range(20)])
 rng = np.random.default_rng(5)
 steps = np.rint(np.clip(rng.standard_cauchy((20_000, 22)) * 4096, -2**17, 2**17))
-sums = algorithm_of(spec).sums(spec, Rows(rng.integers(0, 3, 20_000), steps))
+sums = learner_of(spec).sums(spec, Rows(rng.integers(0, 3, 20_000), steps, np.ones(20_000)))
 print(Statistics(spec, sums, {}, 20_000, None).digest())
 """
 

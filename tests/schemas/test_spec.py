@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandstand.errors import SpecError
-from bandstand.schemas.spec import LinearThompson, Spec, load_spec, parse_spec
+from bandstand.learners.linear_thompson import LinearThompsonSpec
+from bandstand.schemas.spec import Spec, load_spec, parse_spec
 
 GOOD = """
 bandit: homepage
@@ -61,7 +62,7 @@ def test_a_good_spec_is_read_as_yaml_1_2() -> None:
     spec = parse_spec(GOOD, "good.yaml")
     assert spec.actions == ("no", "yes", "3")
     assert spec.floor == 0.001
-    assert isinstance(spec.policy, LinearThompson)
+    assert isinstance(spec.policy, LinearThompsonSpec)
     assert (spec.policy.exploration, spec.policy.prior_precision) == (0.5, 1.0)
     assert spec.feature_names == (
         "intercept",

@@ -1,4 +1,4 @@
-"""What an algorithm is: the sums it keeps, how they are solved, and how it then decides."""
+"""What a learner is: the sums it keeps, how they are solved, and how its policy then decides."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from bandstand.errors import DecisionError
 from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_policy import PolicySpec
 
-__all__ = ["Algorithm", "Arrays", "Choice", "Policy", "Rows", "Solved", "Whole", "eligible_indexes"]
+__all__ = ["Arrays", "Choice", "Learner", "Policy", "Rows", "Solved", "Whole", "eligible_indexes"]
 
 Arrays = Mapping[str, npt.NDArray[np.float64]]
 Whole = Mapping[str, npt.NDArray[np.int64]]
@@ -20,7 +21,7 @@ Whole = Mapping[str, npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Rows:
-    """Outcomes as an algorithm sees them, at most `grid.CHUNK` of them.
+    """Outcomes as a learner sees them, at most `grid.CHUNK` of them.
 
     Parameters
     ----------
@@ -28,10 +29,13 @@ class Rows:
         int[n], indexes into the spec's actions.
     steps
         float64[n, d + 1], whole steps of the grid: the features, then the scaled reward (0 to 1).
+    propensities
+        float64[n], above 0 and at most 1; all 1 for a learner that doesn't need them.
     """
 
     actions: npt.NDArray[np.integer[Any]]
     steps: npt.NDArray[np.float64]
+    propensities: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,23 @@ class Policy(Protocol):
         """
 
 
-class Algorithm(Protocol):
-    """A learner whose statistics are sums, and the policy that they give."""
+class Learner(Protocol):
+    """What stands behind a policy's name: sums of outcomes, and the policy that they give.
+
+    Its statistics are whole numbers on the grid, so that they add exactly; everything else about
+    them (merge, subtract, store, digest) is the same for all learners, see
+    `bandstand.learners.statistics.Statistics`. A learner keeps nothing itself.
+    """
+
+    @property
+    def parameters(self) -> type[PolicySpec]:
+        """The section ``policy`` of its specs, named as the learner by default."""
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """Name the sums and their shapes."""
 
     def sums(self, spec: Spec, rows: Rows) -> Whole:
-        """Sum up outcomes, exactly."""
+        """Sum up outcomes, exactly: no partial sum may reach 2**53."""
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
         """Add the prior and solve."""

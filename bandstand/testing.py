@@ -1,0 +1,446 @@
+"""The conformance suite of learners: what each must keep, Bandstand's own as well as yours.
+
+In a test of your package::
+
+    import pytest
+    from bandstand.testing import CHECKS, check_learner
+
+    @pytest.mark.parametrize("check", CHECKS)
+    def test_my_learner(check):
+        check_learner("my_learner", only=check, regret=0.5)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bandstand.errors import DecisionError, StateError
+from bandstand.learners.grid import HEADROOM
+from bandstand.learners.policies import Policy, draw, policy_from_snapshot
+from bandstand.learners.snapshots import build
+from bandstand.learners.statistics import Statistics
+from bandstand.schemas.columns import arrow_schema
+from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_policy import learner
+from bandstand.schemas.wire import Wire
+
+__all__ = ["CHECKS", "check_learner"]
+
+OUTCOMES: Final = 600
+MANY_ACTIONS: Final = 300
+WORKERS: Final = (1, 3, 7)
+STEPS: Final = 4_000
+BATCH: Final = 50
+MACHINES: Final = (
+    {"OPENBLAS_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Nehalem"},
+    {"OPENBLAS_NUM_THREADS": "4", "OPENBLAS_CORETYPE": "Haswell"},
+)
+"""Environments in which sums must be those of this process; other kernels than x86's know none."""
+
+_FEATURES = (
+    {"name": "age", "kind": "numeric", "low": 0.0, "high": 80.0},
+    {"name": "land", "kind": "categorical", "values": ["ch", "no", "de"]},
+    {"name": "page", "kind": "hashed", "buckets": 4},
+)
+_CONTEXTS: Final[tuple[dict[str, Any], ...]] = (
+    {"age": 18.0, "land": "ch", "page": "/"},
+    {"age": 44.5, "land": "no", "page": "/b"},
+    {"age": 80.0},
+    {},
+)
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A learner under test, as the checks see it."""
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    regret: float = 1.0
+
+    @property
+    def contextual(self) -> bool:
+        return bool(learner(self.name).parameters.contextual)
+
+    def spec(self, actions: int = 4, floor: float = 0.0) -> Spec:
+        return Spec.model_validate(
+            {
+                "bandit": "checked",
+                "actions": [f"a{number}" for number in range(actions)],
+                "features": list(_FEATURES) if self.contextual else [],
+                "policy": {"name": self.name, **self.parameters},
+                "reward": {"name": "click", "low": -1.0, "high": 3.0, "aggregate": "sum"},
+                "floor": floor,
+            }
+        )
+
+
+def _learned(spec: Spec, records: Sequence[Mapping[str, Any]]) -> Statistics:
+    batch = pa.RecordBatch.from_pylist(list(records), schema=arrow_schema("outcome"))
+    return Statistics.empty(spec).update(batch)
+
+
+def _policy(spec: Spec, statistics: Statistics) -> Policy:
+    return policy_from_snapshot(build(spec, statistics, 0, "", {}))
+
+
+def _outcome(
+    action: str,
+    value: float | None,
+    context: Mapping[str, Any],
+    *,
+    propensity: float = 0.5,
+    ts: int = 1_000,
+    **more: Any,
+) -> dict[str, Any]:
+    reward = {"reward_id": "r", "name": "click", "value": value, "ts": ts, "offset": 0}
+    decision = {
+        "bandit": "checked",
+        "decision_id": "d",
+        "subject": "s",
+        "ts": ts,
+        "action": action,
+        "propensity": propensity,
+        "features_hash": "",
+        "features": [],
+        "subject_numeric": [(k, v) for k, v in context.items() if not isinstance(v, str)],
+        "subject_categorical": [(k, v) for k, v in context.items() if isinstance(v, str)],
+        "actions": [],
+        "metadata": [],
+        **more,
+    }
+    return {
+        "state": "defaulted" if value is None else "joined",
+        "source_offset": 0,
+        "window_ms": 1,
+        "backward_ms": 0,
+        "grace_ms": 0,
+        "rewards": [] if value is None else [{**reward, "metadata": []}],
+        "decision": decision,
+    }
+
+
+def _records(spec: Spec, count: int = OUTCOMES, seed: int = 1) -> list[dict[str, Any]]:
+    """Give random outcomes, all actions among them, a few values beyond the reward's range."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        action = spec.actions[int(rng.integers(len(spec.actions)))]
+        value = None if rng.random() < 0.3 else float(rng.normal(1.0, 1.5))
+        context = dict(_CONTEXTS[int(rng.integers(len(_CONTEXTS)))])
+        propensity = float(rng.uniform(0.01, 1.0))
+        found.append(_outcome(action, value, context, propensity=propensity, ts=number))
+    return found
+
+
+def _assert_probabilities(choice: Floats, count: int, floor: float) -> None:
+    assert choice.shape == (count,), f"{choice.shape} probabilities for {count} eligible actions"
+    assert np.isfinite(choice).all(), f"probabilities {choice} aren't finite"
+    assert (choice >= floor).all(), f"a probability of {choice.min()} is below the floor {floor}"
+    assert abs(choice.sum() - 1.0) < 1e-12, f"probabilities sum up to {choice.sum()!r}"
+
+
+def _assert_decides(policy: Policy, floor: float = 0.0) -> None:
+    """Any context, any eligible actions: valid probabilities and finite scores."""
+    actions = policy.spec.actions
+    for context in _CONTEXTS:
+        for eligible in (actions, actions[::-1], actions[:1], actions[1:3]):
+            if eligible:
+                choice = policy.decide(context, eligible)
+                _assert_probabilities(choice.probabilities, len(eligible), floor)
+                assert np.isfinite(choice.scores).all(), f"scores {choice.scores}"
+
+
+def _adds_up(case: _Case) -> None:
+    """Check the group laws: order, split, merge and subtract change no bit."""
+    spec = case.spec()
+    records = _records(spec)
+    whole = _learned(spec, records)
+    rng = np.random.default_rng(2)
+    for _ in range(3):
+        order = rng.permutation(len(records))
+        assert _learned(spec, [records[i] for i in order]).digest() == whole.digest(), "order"
+    first, second = _learned(spec, records[:217]), _learned(spec, records[217:])
+    assert first.merge(second).digest() == whole.digest(), "split and merged"
+    assert second.merge(first).digest() == whole.digest(), "merged the other way round"
+    assert whole.subtract(first).digest() == second.digest(), "subtracted"
+    assert whole.subtract(whole).digest() == Statistics.empty(spec).digest(), "subtracted all"
+    assert first.digest() != whole.digest(), "the digest doesn't see outcomes"
+
+
+def _needs_no_order_of_workers(case: _Case) -> None:
+    """Check that one worker, three and seven come to the same statistics."""
+    spec = case.spec()
+    records = _records(spec)
+    digests = set()
+    for workers in WORKERS:
+        total = Statistics.empty(spec)
+        for worker in reversed(range(workers)):
+            part = Statistics.empty(spec)
+            mine = records[worker::workers]
+            for start in range(0, len(mine), 37):
+                part = part.merge(_learned(spec, mine[start : start + 37]))
+            total = total.merge(part)
+        digests.add(total.digest())
+    assert len(digests) == 1, f"{len(digests)} digests over {WORKERS} workers"
+
+
+_DIGEST = """
+import sys
+from bandstand.testing import _Case, _learned, _records
+spec = _Case({name!r}, {parameters!r}).spec()
+sys.stdout.write(_learned(spec, _records(spec, 5_000)).digest())
+"""
+
+
+def _is_the_same_on_any_machine(case: _Case) -> None:
+    """Check that another number of BLAS threads and another kernel change no bit."""
+    code = _DIGEST.format(name=case.name, parameters=dict(case.parameters))
+    spec = case.spec()
+    digests = {_learned(spec, _records(spec, 5_000)).digest()} | {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **machine},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for machine in MACHINES
+    }
+    assert len(digests) == 1, f"{len(digests)} digests in {len(MACHINES) + 1} processes"
+
+
+def _is_restored(case: _Case) -> None:
+    """Check that statistics that were stored and read back go on as if nothing had happened."""
+    spec = case.spec()
+    records = _records(spec)
+    before = _learned(spec, records[:300])
+    stored = {name: array.tobytes() for name, array in before.arrays().items()}
+    like = Statistics.empty(spec).arrays()
+    arrays = {
+        name: np.frombuffer(data, np.int64).reshape(like[name].shape)
+        for name, data in stored.items()
+    }
+    back = Statistics.from_arrays(
+        spec, arrays, before.counters, before.outcomes, before.newest
+    ).merge(_learned(spec, records[300:]))
+    whole = _learned(spec, records)
+    assert back.digest() == whole.digest(), "restored statistics went another way"
+    for context in _CONTEXTS:
+        one, two = (_policy(spec, s).decide(context, spec.actions) for s in (back, whole))
+        assert (one.probabilities == two.probabilities).all(), "restored statistics decide else"
+
+
+def _gives_probabilities(case: _Case) -> None:
+    """Check probabilities: sum 1 within 1e-12, at least the floor, permuted with the actions."""
+    for actions, floor in ((4, 0.0), (4, 0.03), (1, 0.0), (2, 0.5), (MANY_ACTIONS, 1e-4)):
+        spec = case.spec(actions, floor)
+        for statistics in (Statistics.empty(spec), _learned(spec, _records(spec))):
+            policy = _policy(spec, statistics)
+            _assert_decides(policy, floor)
+            order = np.random.default_rng(3).permutation(actions)
+            for context in _CONTEXTS:
+                straight = policy.decide(context, spec.actions)
+                turned = policy.decide(context, [spec.actions[i] for i in order])
+                gap = np.abs(turned.probabilities - straight.probabilities[order]).max()
+                assert gap < 1e-12, f"permuted actions change a probability by {gap}"
+    with_none = _policy(case.spec(), Statistics.empty(case.spec()))
+    for wrong in ([], ["nobody"], ["a0", "a0"]):
+        try:
+            with_none.decide({}, wrong)
+        except DecisionError:
+            continue
+        raise AssertionError(f"eligible actions {wrong} weren't refused")
+
+
+def _takes_other_actions(case: _Case) -> None:
+    """Check that a removed action teaches nothing, and that an added one can be taken."""
+    spec, fewer, more = case.spec(4), case.spec(3), case.spec(5)
+    records = _records(spec)
+    kept = [record for record in records if record["decision"]["action"] != "a3"]
+    statistics = _learned(fewer, records)
+    assert statistics.digest() == _learned(fewer, kept).digest(), "a removed action teaches"
+    assert statistics.counters["rejected_action"] == len(records) - len(kept)
+    grown = _learned(more, records)
+    assert grown.outcomes == len(records)
+    _assert_decides(_policy(more, grown))
+    _assert_decides(_policy(fewer, statistics))
+
+
+def _survives_degenerate_outcomes(case: _Case) -> None:
+    """Check one action only, one context only, all rewards alike."""
+    spec = case.spec()
+    for value in (-1.0, 3.0, None):
+        for count in (1, 2_000):
+            same = [_outcome("a1", value, _CONTEXTS[0])] * count
+            _assert_decides(_policy(spec, _learned(spec, same)))
+    all_alike = [_outcome(action, 1.0, {}) for action in spec.actions] * 200
+    _assert_decides(_policy(spec, _learned(spec, all_alike)))
+
+
+def _refuses_extremes(case: _Case) -> None:
+    """Check that what can't be learned from is counted under its reason and changes no sum."""
+    spec = case.spec()
+    good = _records(spec, 50)
+    bad = {
+        "action": _outcome("nobody", 1.0, {}),
+        "reward_not_finite": _outcome("a0", float("nan"), {}),
+        "no_decision": {**_outcome("a0", 1.0, {}), "decision": None, "state": "oversize"},
+    }
+    if case.contextual:
+        ours = spec.features_hash
+        bad["features_not_finite"] = _outcome("a0", 1.0, {"age": float("inf")})
+        bad["features_width"] = _outcome("a0", 1.0, {}, features=[1.0], features_hash=ours)
+        bad["features_hash"] = _outcome("a0", 1.0, {}, features=[1.0], features_hash="other")
+    if spec.policy.needs_propensity:
+        for propensity in (0.0, -0.5, 1.5, float("nan"), float("inf")):
+            statistics = _learned(spec, [_outcome("a0", 1.0, {}, propensity=propensity)])
+            assert statistics.counters == {"rejected_propensity": 1}, statistics.counters
+    alone = _learned(spec, good)
+    for reason, record in bad.items():
+        statistics = _learned(spec, [*good[:20], record, *good[20:]])
+        assert statistics.digest() == alone.digest(), f"{reason}: the sums are poisoned"
+        assert statistics.counters[f"rejected_{reason}"] == 1, (reason, statistics.counters)
+    huge = [_outcome("a0", value, {"age": -value}) for value in (1e300, -1e300)]
+    statistics = _learned(spec, [*good, *huge])
+    assert statistics.outcomes == len(good) + 2
+    assert statistics.counters["clipped_reward"] >= 2, statistics.counters
+    _assert_decides(_policy(spec, statistics))
+
+
+def _keeps_headroom(case: _Case) -> None:
+    """Check that a total that would grow too large is refused before it can wrap."""
+    spec = case.spec()
+    statistics = _learned(spec, _records(spec))
+    near = {
+        name: np.where(array > 0, HEADROOM - 1, array)
+        for name, array in statistics.arrays().items()
+    }
+    full = Statistics.from_arrays(spec, near, {}, statistics.outcomes, None)
+    digest = full.digest()
+    try:
+        full.merge(statistics)
+    except StateError:
+        assert full.digest() == digest, "a refused total was changed"
+        return
+    raise AssertionError("a total beyond the headroom was taken")
+
+
+def _is_read_from_bytes(case: _Case) -> None:
+    """Check that a snapshot's bytes decide as the statistics do."""
+    spec, wire = case.spec(floor=0.01), Wire.single_object()
+    snapshot = build(spec, _learned(spec, _records(spec)), 3, "", {0: 7})
+    back = wire.loads("snapshot", wire.dumps("snapshot", snapshot))
+    for context in _CONTEXTS:
+        one, two = (policy_from_snapshot(s).decide(context, spec.actions) for s in (snapshot, back))
+        assert (one.probabilities == two.probabilities).all()
+        assert (one.scores == two.scores).all()
+    json.dumps({name: float(value) for name, value in back["parameters"].items()})
+
+
+def _learns(case: _Case) -> None:
+    """Check that its regret is at most the stated part of the uniform policy's."""
+    spec = case.spec(5)
+    ours, uniform = _regret(spec, learning=True), _regret(spec, learning=False)
+    assert ours <= case.regret * uniform, (
+        f"regret {ours:.0f} over {STEPS} decisions is {ours / uniform:.3f} of the uniform policy's;"
+        f" stated: {case.regret}"
+    )
+
+
+def _regret(spec: Spec, *, learning: bool) -> float:
+    """Regret over STEPS decisions, learned in batches of BATCH; rewards are 0 or 1 by chance.
+
+    Without features the actions have chances of 0.1, 0.2, ... 0.5; with them, each land likes
+    another action, and age another one still.
+    """
+    rng = np.random.default_rng(4)
+    statistics, regret = Statistics.empty(spec), 0.0
+    policy, waiting = _policy(spec, statistics), list[dict[str, Any]]()
+    lands = ("ch", "no", "de")
+    for number in range(STEPS):
+        land, age = int(rng.integers(3)), float(rng.uniform(0.0, 80.0))
+        context = {"age": age, "land": lands[land]}
+        chances = 0.1 * (1 + np.arange(5))
+        if spec.features:
+            chances = np.full(5, 0.2)
+            chances[land] = 0.6
+            chances[3] = age / 100
+        probabilities = policy.decide(context, spec.actions).probabilities
+        chosen = draw(probabilities, number) if learning else int(rng.integers(5))
+        regret += float(chances.max() - chances[chosen])
+        value = 3.0 if rng.random() < chances[chosen] else -1.0
+        propensity = float(probabilities[chosen])
+        waiting.append(_outcome(spec.actions[chosen], value, context, propensity=propensity))
+        if learning and len(waiting) == BATCH:
+            statistics = statistics.merge(_learned(spec, waiting))
+            policy = _policy(spec, statistics)
+            waiting.clear()
+    return regret
+
+
+_CHECKS: Final[Mapping[str, Callable[[_Case], None]]] = {
+    "adds_up": _adds_up,
+    "needs_no_order_of_workers": _needs_no_order_of_workers,
+    "is_the_same_on_any_machine": _is_the_same_on_any_machine,
+    "is_restored": _is_restored,
+    "gives_probabilities": _gives_probabilities,
+    "takes_other_actions": _takes_other_actions,
+    "survives_degenerate_outcomes": _survives_degenerate_outcomes,
+    "refuses_extremes": _refuses_extremes,
+    "keeps_headroom": _keeps_headroom,
+    "is_read_from_bytes": _is_read_from_bytes,
+    "learns": _learns,
+}
+
+CHECKS: Final = tuple(_CHECKS)
+"""Names of all checks, e.g. to make each a test of its own."""
+
+
+def check_learner(
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    regret: float = 1.0,
+    only: str | None = None,
+) -> None:
+    """Check that a learner keeps what Bandstand promises of all of them.
+
+    Parameters
+    ----------
+    name
+        Its entry point in the group ``bandstand.learners``: the name that specs give.
+    parameters
+        Of its policy; those that aren't there have their defaults.
+    regret
+        Bound of its regret on the standard problem, as a part of the uniform policy's: 4,000
+        decisions among five actions, learned in batches of 50.
+    only
+        One of `CHECKS`; all of them by default.
+
+    Raises
+    ------
+    AssertionError
+        Saying what isn't kept.
+    SpecError
+        If there is no such learner, or it can't be loaded.
+
+    Examples
+    --------
+    >>> check_learner("beta_thompson", only="adds_up")
+    """
+    case = _Case(name, parameters or {}, regret)
+    for check in (only,) if only else CHECKS:
+        _CHECKS[check](case)

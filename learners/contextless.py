@@ -1,0 +1,116 @@
+"""What learners without context share: three sums an action, and a policy that looks at nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bandstand.learners.grid import STEPS
+from bandstand.learners.probabilities import with_floor
+from bandstand.learners.protocols import Choice, Rows, Whole, eligible_indexes
+from bandstand.schemas.spec import Spec
+
+__all__ = ["ContextlessPolicy", "Floats", "Moments", "sample_variance"]
+
+CACHE = 4096
+"""Sets of eligible actions whose probabilities a policy remembers."""
+
+Floats = npt.NDArray[np.float64]
+
+_NO_FEATURES = np.zeros(0, dtype=np.float32)
+
+
+class Moments:
+    """Number, sum and sum of squares of the scaled rewards of each action."""
+
+    def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
+        """``outcomes``, ``reward`` (in 2**-12) and ``squares`` (in 2**-24) per action."""
+        return dict.fromkeys(("outcomes", "reward", "squares"), (len(spec.actions),))
+
+    def sums(self, spec: Spec, rows: Rows) -> Whole:
+        """Sum up outcomes, exactly."""
+        count, reward = len(spec.actions), rows.steps[:, -1]
+        found = {
+            "outcomes": np.bincount(rows.actions, minlength=count),
+            "reward": np.bincount(rows.actions, weights=reward, minlength=count),
+            "squares": np.bincount(rows.actions, weights=reward * reward, minlength=count),
+        }
+        return {name: array.astype(np.int64) for name, array in found.items()}
+
+    def means(self, sums: Whole, absent: float) -> Floats:
+        """Give each action's mean scaled reward; `absent` for one without outcomes."""
+        outcomes = sums["outcomes"]
+        return np.where(outcomes > 0, sums["reward"] / STEPS / np.maximum(outcomes, 1), absent)
+
+
+def sample_variance(sums: Whole) -> Floats:
+    """Give the variance of each action's scaled rewards around their mean; 0 without outcomes.
+
+    Computed from whole numbers of any size, so that nothing cancels.
+    """
+    return np.array(
+        [
+            (n * squares - total * total) / (n * n * STEPS * STEPS) if n else 0.0
+            for n, total, squares in zip(
+                sums["outcomes"].tolist(),
+                sums["reward"].tolist(),
+                sums["squares"].tolist(),
+                strict=True,
+            )
+        ]
+    )
+
+
+class ContextlessPolicy:
+    """Decides alike for everybody, so each set of eligible actions is computed once.
+
+    All actions are when the policy is made, another set when it is first asked for.
+
+    Parameters
+    ----------
+    spec
+        The spec in force.
+    means
+        float64[K], expected scaled rewards.
+    probabilities
+        From indexes among the spec's actions, int[k], to their probabilities without the floor,
+        float64[k].
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        means: Floats,
+        probabilities: Callable[[npt.NDArray[np.intp]], Floats],
+    ) -> None:
+        self.spec = spec
+        low, high = spec.reward.low, spec.reward.high
+        self._scores = low + (high - low) * means
+        self._probabilities = probabilities
+        self._known: dict[tuple[str, ...], Choice] = {}
+        self.decide({}, spec.actions)
+
+    def decide(
+        self,
+        context: Mapping[str, Any],  # noqa: ARG002 - the protocol's; without context by design
+        eligible: Sequence[str],
+    ) -> Choice:
+        """Give the probability of every eligible action; the context doesn't matter."""
+        key = tuple(eligible)
+        choice = self._known.get(key)
+        if choice is None:
+            choice = self._choice(eligible_indexes(self.spec, eligible))
+            if len(self._known) >= CACHE:
+                self._known = {}
+            self._known[key] = choice
+        return choice
+
+    def _choice(self, indexes: npt.NDArray[np.intp]) -> Choice:
+        probabilities = with_floor(self._probabilities(indexes), self.spec.floor)
+        scores = self._scores[indexes]
+        for array in (probabilities, scores):
+            array.flags.writeable = False  # shared by all decisions that follow
+        return Choice(probabilities, scores, _NO_FEATURES)

@@ -1,0 +1,76 @@
+"""LinUCB, disjoint: the largest upper confidence bound of a ridge regression an action."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from bandstand.learners.linear import Floats, LinearPolicy, Regressions, Ridge
+from bandstand.learners.probabilities import shared_best
+from bandstand.learners.protocols import Solved, Whole
+from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_policy import NotNegative, PolicySpec
+
+__all__ = ["LinUCB", "LinUCBPolicy", "LinUCBSpec"]
+
+
+class LinUCBSpec(PolicySpec):
+    """The largest upper confidence bound of one linear model an action; deterministic.
+
+    Parameters
+    ----------
+    alpha
+        Width of the bound in standard deviations, 0 to 1e6.
+    prior_precision
+        Weight of the ridge, 1e-6 to 1e9; 1 in the paper.
+    """
+
+    contextual: ClassVar[bool] = True
+
+    name: Literal["lin_ucb"] = "lin_ucb"
+    alpha: NotNegative = 1.0
+    prior_precision: Ridge = 1.0
+
+    @property
+    def explores(self) -> bool:
+        """Never: all but the best bound have probability 0."""
+        return False
+
+
+class LinUCB(Regressions):
+    """``bound_a = mean_a @ x + alpha * sqrt(x' A_a**-1 x)``, ``A = prior_precision * I + X'X``.
+
+    ``mean = A**-1 X'y`` over the features X and scaled rewards y of the action's outcomes. Equal
+    bounds, such as those of actions without outcomes, share.
+
+    References
+    ----------
+    Li, Chu, Langford and Schapire, A contextual-bandit approach to personalized news article
+    recommendation (2010), algorithm 1.
+    """
+
+    parameters = LinUCBSpec
+
+    def solve(self, spec: Spec, sums: Whole) -> Solved:
+        """Solve each action's regression; see `Regressions.regress`."""
+        policy = spec.policy
+        assert isinstance(policy, LinUCBSpec)
+        solved = self.regress(spec, sums, policy.prior_precision, noise_variance=1.0)
+        return replace(solved, parameters={"alpha": policy.alpha})
+
+    def policy(self, spec: Spec, solved: Solved) -> LinUCBPolicy:
+        """Make the policy of a regression."""
+        return LinUCBPolicy(spec, solved)
+
+
+class LinUCBPolicy(LinearPolicy):
+    """Takes the action with the largest bound."""
+
+    def __init__(self, spec: Spec, solved: Solved) -> None:
+        super().__init__(spec, solved)
+        self._alpha = solved.parameters["alpha"]
+
+    def probabilities(self, mean: Floats, deviation: Floats) -> Floats:  # noqa: D102
+        deviation *= self._alpha
+        deviation += mean
+        return shared_best(deviation)
