@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -29,7 +30,6 @@ GONE = (
 """Errors that say that a topic isn't there, or isn't for us."""
 RECONNECT_MS = 1_000
 """Longest time between two tries to reach a broker; the client's own, ten seconds, is long."""
-_METADATA_AGE_MS = 1_000
 _LEAST = "min.insync.replicas"
 _LEAST_S = 0.05
 
@@ -71,18 +71,14 @@ class Leaders:
     """
 
     def __init__(self, settings: Settings, timeout: float) -> None:
-        # After an election the client library asks with the old leader's epoch, and is refused,
-        # as long as it has that in its memory.
-        self._admin: AdminClient = admin(
-            settings,
-            metadata_max_age_ms=_METADATA_AGE_MS,
-            reconnect_backoff_max_ms=RECONNECT_MS,
-        )
+        self._admin: AdminClient = admin(settings, reconnect_backoff_max_ms=RECONNECT_MS)
         self._timeout = timeout
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="leaders")
         self._answer: Future[Answer] | None = None
         self._configs: dict[str, Future[Any]] = {}
         self._least: dict[str, int] = {}
+        self._in_sync: dict[str, frozenset[Place]] = {}
+        """Of each topic the partitions with enough replicas in sync, when that was last told."""
 
     @property
     def asked(self) -> bool:
@@ -120,20 +116,23 @@ class Leaders:
     def _enough_in_sync(self, topics: Collection[str]) -> set[Place]:
         self._learn_least(topics)
         end = time.monotonic() + self._timeout
-        found = set()
         for topic in topics:
-            try:
-                # Not the admin's own call, which goes to one broker only, be it frozen.
+            # Not the admin's own call, which goes to one broker only, be it frozen. It may meet
+            # that one, too: what was told last holds then, for the leader itself has answered.
+            # It also has the client ask the next leader after an election, not the one before.
+            with suppress(KafkaException):
                 left = max(end - time.monotonic(), _LEAST_S)
                 partitions = self._admin.list_topics(topic, timeout=left).topics[topic].partitions
-            except KafkaException:
-                continue
-            for number, partition in partitions.items():
-                # As the broker counts: of one replica no two can be in sync.
-                copies = len(partition.replicas)
-                if len(partition.isrs) >= min(self._least.get(topic, copies), copies):
-                    found.add(Place(topic, number))
-        return found
+                self._in_sync[topic] = frozenset(
+                    Place(topic, number)
+                    for number, partition in partitions.items()
+                    if len(partition.isrs) >= self._needed(topic, len(partition.replicas))
+                )
+        return {place for topic in topics for place in self._in_sync.get(topic, ())}
+
+    def _needed(self, topic: str, copies: int) -> int:
+        """Give how many replicas must be in sync; as the broker counts, one is enough of one."""
+        return min(self._least.get(topic, copies), copies)
 
     def _learn_least(self, topics: Iterable[str]) -> None:
         """Ask how many replicas must be in sync; until the answer comes, the last one holds."""

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from bandstand.kafka import admin
 from bandstand.local import Kafka
+from bandstand.streams.leaders import Answer, Leaders, Place
 from tests.streams.bench import Bench, long_fault
 from tests.waiting import PATIENCE_S, until
 
@@ -171,3 +172,22 @@ def test_without_the_clock_there_are_no_ticks_and_nothing_piles_up(
     assert len([at for at in asked if back <= at < back + 1_000]) <= 1 / TICK_S + 5
     assert not bench.dead_letters()
     bench.assert_equal_to_the_pure_core()
+
+
+def test_a_frozen_broker_hides_no_leader_that_answers(make: Make, cluster: Cluster) -> None:
+    """Whichever broker the client asks about replicas, the other's logs are found writable."""
+    bench = make({})
+    places = [Place(bench.names.decisions("default"), partition) for partition in (0, 1)]
+    leaders = Leaders(bench.settings, timeout=0.4)
+
+    def answer() -> Answer:
+        leaders.ask(places)
+        return cast(Answer, until(leaders.hear, "an answer"))
+
+    until(lambda: answer().writable == set(places), "leaders that answer")
+    cluster.second.pause()
+    try:
+        assert [answer().writable for _ in range(12)] == [set(places)] * 12
+    finally:
+        cluster.second.resume()
+        leaders.close()
