@@ -152,6 +152,13 @@ def apply(
     settings = given.settings()
     loaded = [load_spec(path) for path in specs]
     author = author or getpass.getuser()
+    for spec in loaded:
+        if not spec.evaluable:
+            stderr.print(
+                f"bandit {spec.bandit!r}: {spec.policy.name} takes one action for sure and its"
+                " floor is 0, so no other policy can be evaluated on its logs; give it a floor,"
+                " such as 0.01"
+            )
     with stderr.status("applying specs"):
         rows = [
             {

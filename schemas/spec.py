@@ -11,7 +11,7 @@ A complete file::
       - {name: country, kind: categorical, values: [ch, de, no]}
       - {name: referrer, kind: hashed, buckets: 16}
     policy:
-      name: linear_thompson         # or beta_thompson, which takes no features
+      name: linear_thompson         # docs/learners.md has them all
       prior_precision: 1.0
       noise_variance: 0.25
       exploration: 1.0
@@ -170,6 +170,11 @@ class Spec(BaseModel):
         if not 0.0 <= floor <= most:
             raise ValueError(f"must lie between 0 and 1 / number of actions ({most:g})")
         return floor
+
+    @property
+    def evaluable(self) -> bool:
+        """Whether its logs can be used to evaluate other policies: any action may be taken."""
+        return self.floor > 0.0 or self.policy.explores
 
     def canonical(self) -> str:
         """Give the one JSON text of this spec: all fields, sorted keys, no spaces."""

@@ -150,6 +150,19 @@ def test_apply_tells_the_epoch(kafka: Kafka, call: Call, tmp_path: Path) -> None
     assert [row["bandit"] for row in json.loads(out)] == ["a"]
 
 
+def test_apply_says_whose_logs_evaluate_nothing(kafka: Kafka, call: Call, tmp_path: Path) -> None:
+    """A deterministic policy without a floor is applied, and its owner told; one with, not."""
+    call("topics", "create")
+    spec = "bandit: a\nactions: [x, y]\npolicy: {name: ucb1}\nreward: {name: click}\n"
+    (tmp_path / "a.yaml").write_text(spec)
+    code, _, err = call("apply", "a.yaml")
+    assert code == 0
+    said = " ".join(err.split())
+    assert "'a': ucb1 takes one action for sure and its floor is 0" in said
+    (tmp_path / "a.yaml").write_text(spec + "floor: 0.01\n")
+    assert call("apply", "a.yaml").err == ""
+
+
 def test_a_broker_that_is_away_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """No broker: one line that says where it was looked for, exit code 1, no noise of a library."""
     monkeypatch.setattr("bandstand.streams.topics._TIMEOUT_S", 0.5)

@@ -1,0 +1,61 @@
+"""docs/learners.md has every learner as it is, and its example is one that works."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bandstand.schemas.spec_policy import GROUP, learner, learner_names
+from bandstand.testing import CHECKS, check_learner
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "learners.md").read_text()
+ROW = re.compile(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|[^|]*\| ([0-9.]+) \| ([0-9.]+) \|$", re.M)
+BLOCK = re.compile(r"<!-- run: (\S+) -->\n```\w+\n(.*?)```", re.S)
+BOUND = {name: float(bound) for name, _, _, bound in ROW.findall(PAGE)}
+
+
+def test_the_page_has_every_learner_with_its_parameters() -> None:
+    """Names, parameters and defaults are those of the code; the regret is within its bound."""
+    assert sorted(BOUND) == learner_names()
+    for name, parameters, regret, bound in ROW.findall(PAGE):
+        shown = {k: float(v) for k, v in re.findall(r"`(\w+)` \(([^)]+)\)", parameters)}
+        fields = learner(name).parameters.model_fields
+        assert shown == {k: field.default for k, field in fields.items() if k != "name"}
+        assert float(regret) <= float(bound)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", sorted(BOUND))
+def test_conformance(name: str, check: str) -> None:
+    """It keeps what is promised of all learners, and the bound of its regret on the page."""
+    check_learner(name, only=check, regret=BOUND[name])
+
+
+def test_the_example_is_found_and_passes_the_suite(tmp_path: Path) -> None:
+    """The file, its entry point and its test, as the page has them, in another process."""
+    blocks = dict(BLOCK.findall(PAGE))
+    assert len(blocks["proportional.py"].splitlines()) <= 60
+    for name in ("proportional.py", "test_proportional.py"):
+        (tmp_path / name).write_text(blocks[name])
+    points = tomllib.loads(blocks["pyproject.toml"])["project"]["entry-points"][GROUP]
+    installed = tmp_path / "proportional-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: proportional\nVersion: 1.0\n")
+    lines = [f"[{GROUP}]", *(f"{name} = {value}" for name, value in points.items())]
+    (installed / "entry_points.txt").write_text("\n".join(lines))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert f"{len(CHECKS)} passed" in done.stdout
