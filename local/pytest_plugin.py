@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from bandstand.local import Apicurio, Kafka, SeaweedFS
 
 
+_OF_TESTS = {
+    # What is deleted is gone soon, and takes no time when a broker is started again.
+    "log.segment.delete.delay.ms": "1000",
+    # Records of long ago, which tests write, aren't taken by retention in their midst.
+    "log.retention.check.interval.ms": "86400000",
+}
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     from bandstand.errors import ServerError
@@ -33,9 +41,7 @@ def bandstand_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]
     """One Kafka broker for the whole session."""
     from bandstand.local import Kafka
 
-    kafka = Kafka(
-        tmp_path_factory.mktemp("kafka"), properties={"log.segment.delete.delay.ms": "1000"}
-    )
+    kafka = Kafka(tmp_path_factory.mktemp("kafka"), properties=_OF_TESTS)
     with _one_line_errors():
         kafka.start()
     yield kafka

@@ -47,19 +47,7 @@ class LogEnds:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._consumer = Consumer(
-            consumer_config(
-                settings,
-                "bandstand.join.ends",
-                enable_partition_eof=True,
-                isolation_level="read_uncommitted",
-                auto_offset_reset="earliest",
-                # Other questions wait behind a fetch that waits for more.
-                fetch_wait_max_ms=_FETCH_WAIT_MS,
-                # After an election they are refused while the old leader is remembered.
-                metadata_max_age_ms=_METADATA_AGE_MS,
-            )
-        )
+        self._consumer = _consumer(settings)
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Give the first offset that is kept and the next one to be written.
@@ -70,7 +58,7 @@ class LogEnds:
             If no leader answers in time.
         """
         place = TopicPartition(topic, partition)
-        low, high = _patiently(
+        low, high = self._patiently(
             lambda: self._consumer.get_watermark_offsets(place, timeout=_REQUEST_S),
             f"looking for the end of {topic}/{partition}",
         )
@@ -94,7 +82,7 @@ class LogEnds:
                 raise KafkaException(answer.error)
             return int(answer.offset)
 
-        offset = _patiently(look, f"looking for time {timestamp} in {topic}/{partition}")
+        offset = self._patiently(look, f"looking for time {timestamp} in {topic}/{partition}")
         return offset if offset >= 0 else None
 
     def tail(self, topic: str, partition: int) -> Record | None:
@@ -197,6 +185,26 @@ class LogEnds:
         """Disconnect."""
         self._consumer.close()
 
+    def _patiently(self, ask: Callable[[], T], doing: str) -> T:
+        """Ask again while a new leader settles in: a fresh topic's first answer may be a refusal.
+
+        A client that was told of no brokers may never find one again (librdkafka's #5301), so
+        whoever comes back after such a wait asks by a new one.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return ask()
+            except KafkaException as error:
+                _raise_unless_passing(error.args[0], doing)
+                if time.monotonic() > deadline:
+                    self._consumer.close()
+                    self._consumer = _consumer(self._settings)
+                    raise BrokerError(
+                        f"{doing}: no answer within {_PATIENCE_S:g} s: {error}", passing=True
+                    ) from None
+                time.sleep(_RETRY_S)
+
     def _read(self, topic: str, partition: int, start: int, end: int) -> Generator[Record]:
         """Read from `start` up to, not including, `end`."""
         if start >= end:
@@ -237,19 +245,20 @@ def _record(message: Any) -> Record:
     return Record(message.offset(), timestamp, message.key(), message.value(), headers)
 
 
-def _patiently(ask: Callable[[], T], doing: str) -> T:
-    """Ask again while a new leader settles in: a fresh topic's first answer may be a refusal."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            return ask()
-        except KafkaException as error:
-            _raise_unless_passing(error.args[0], doing)
-            if time.monotonic() > deadline:
-                raise BrokerError(
-                    f"{doing}: no answer within {_PATIENCE_S:g} s: {error}", passing=True
-                ) from None
-            time.sleep(_RETRY_S)
+def _consumer(settings: Settings) -> Consumer:
+    return Consumer(
+        consumer_config(
+            settings,
+            "bandstand.join.ends",
+            enable_partition_eof=True,
+            isolation_level="read_uncommitted",
+            auto_offset_reset="earliest",
+            # Other questions wait behind a fetch that waits for more.
+            fetch_wait_max_ms=_FETCH_WAIT_MS,
+            # After an election they are refused while the old leader is remembered.
+            metadata_max_age_ms=_METADATA_AGE_MS,
+        )
+    )
 
 
 def _raise_unless_passing(error: KafkaError, doing: str) -> None:

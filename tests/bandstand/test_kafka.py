@@ -25,7 +25,7 @@ from bandstand.kafka import (
 from bandstand.local import Kafka
 from bandstand.partitioner import murmur2, partition_for
 from bandstand.settings import KafkaSettings, Settings
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 PARTITIONS = 7
 FENCED_AFTER_S = 3.5
@@ -48,6 +48,10 @@ def _make(settings: Settings, name: str, partitions: int) -> str:
     client = admin(settings)
     for answer in client.create_topics([NewTopic(name, partitions, 1)]).values():
         answer.result()
+    until(
+        lambda: not client.list_topics(name, timeout=10).topics[name].error,
+        "a topic that its broker knows",
+    )
     return name
 
 

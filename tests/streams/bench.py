@@ -31,6 +31,7 @@ from bandstand.streams.audit import audit
 from bandstand.streams.audit_partition import Span
 from bandstand.streams.audit_topics import TopicSource
 from bandstand.streams.join_types import Record
+from bandstand.watchdog import MARK
 from tests.waiting import PATIENCE_S, until
 
 RUN = (
@@ -38,6 +39,8 @@ RUN = (
     "run(load_settings())"
 )
 WIRE = Wire.single_object()
+STUCK = 70
+"""Exit code of a worker that can't go on."""
 LONG_FAULTS = "LONG_FAULTS" in os.environ
 long_fault = pytest.mark.skipif(not LONG_FAULTS, reason="takes long: run 'make faults'")
 
@@ -97,6 +100,7 @@ class Bench:
         self.producer = Producer(producer_config(self.settings, linger_ms=1))
         self.sent = 0
         self.workers: list[Worker] = []
+        self.started = 0
         self._kept: dict[int, list[tuple[int, bytes]]] = {}
 
     @cached_property
@@ -126,7 +130,8 @@ class Bench:
 
     def start(self, command: Sequence[str] = (sys.executable, "-c", RUN)) -> Worker:
         """Start one worker."""
-        worker = Worker(self, command, len(self.workers))
+        self.started += 1
+        worker = Worker(self, command, self.started - 1)
         self.workers.append(worker)
         return worker
 
@@ -214,12 +219,20 @@ class Bench:
         wanted = set(ids)
 
         def all_there() -> bool:
+            self._start_stuck_ones_again()
             missing.clear()
             missing.update(wanted - self.states().keys())
             return not missing
 
         missing: set[str] = set()
         until(all_there, lambda: f"{len(missing)} of {len(wanted)} outcomes\n{self.logs()}", within)
+
+    def _start_stuck_ones_again(self) -> None:
+        """Start workers that have ended because of librdkafka's #5301, as a supervisor does."""
+        for worker in list(self.workers):
+            if worker.process.poll() == STUCK and MARK in worker.log.read_text():
+                self.workers.remove(worker)
+                self.start(worker.command)
 
     def logs(self) -> str:
         """Give what all workers logged."""
@@ -314,6 +327,7 @@ class Worker:
     """One join process."""
 
     def __init__(self, bench: Bench, command: Sequence[str], number: int) -> None:
+        self.command = command
         self.log = bench.folder / f"worker-{number}.log"
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("BANDSTAND_")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
+from bandstand.clients import Consumer
+from bandstand.errors import BrokerError
 from bandstand.kafka import producer_config
+from bandstand.local.ports import HOST, free_ports
 from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.settings import Settings
 from bandstand.streams import topics
@@ -16,7 +20,7 @@ from bandstand.streams.tail import LogEnds
 from tests.streams.given import given_settings
 from tests.waiting import PATIENCE_S, until
 
-NOW = 1_700_000_000_000
+NOW = int(time.time()) * 1_000 - 3_600_000
 
 
 @pytest.fixture
@@ -67,3 +71,16 @@ def test_the_last_tick(settings: Settings, ends: LogEnds) -> None:
     producer.produce(log, None, TICK_KEY, 0, timestamp=NOW + 5)
     producer.flush(PATIENCE_S)
     assert ends.last_tick(log, 0, since=NOW + 1_000) == NOW + 5
+
+
+def test_a_client_that_lost_its_brokers_is_replaced(
+    settings: Settings, ends: LogEnds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One wait is in vain, as with librdkafka's #5301; whoever asks again is answered."""
+    monkeypatch.setattr("bandstand.streams.tail._PATIENCE_S", 1.0)
+    log = TopicNames(settings.topics.prefix).outcomes("fast")
+    ends._consumer.close()
+    ends._consumer = Consumer({"bootstrap.servers": f"{HOST}:{free_ports(1)[0]}", "group.id": "g"})
+    with pytest.raises(BrokerError, match="no answer within 1 s"):
+        ends.bounds(log, 0)
+    assert ends.bounds(log, 0) == (0, 0)
