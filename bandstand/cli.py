@@ -22,6 +22,7 @@ from bandstand.cli_audit import audit
 from bandstand.cli_dead_letters import dead_letters_app
 from bandstand.cli_lanes import lanes_app
 from bandstand.cli_options import Json, given
+from bandstand.cli_simulate import simulate
 from bandstand.errors import BandstandError
 from bandstand.kafka import LIBRARY_LOGGER
 from bandstand.output import Output, iso, progress_bar, stderr
@@ -50,6 +51,7 @@ app.add_typer(lanes_app, name="lanes")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(snapshot_app, name="snapshot")
 app.command()(audit)
+app.command()(simulate)
 
 _OF_THE_DEMO = ("duckdb", "matplotlib", "plotext", "sklearn")
 

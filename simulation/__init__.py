@@ -1,0 +1,1 @@
+"""Policies against made-up or recorded worlds, through the cores that serve and learn."""
