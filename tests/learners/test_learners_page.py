@@ -37,6 +37,13 @@ def test_conformance(name: str, check: str) -> None:
     check_learner(name, only=check, regret=BOUND[name])
 
 
+def test_the_strangers_program_is_the_one_that_is_tested() -> None:
+    """Thirty lines, the very ones by which test_policies decides."""
+    program = Path(__file__).with_name("reader.py").read_text()
+    assert dict(BLOCK.findall(PAGE))["reader.py"] == program
+    assert len(program.splitlines()) <= 30
+
+
 def test_the_example_is_found_and_passes_the_suite(tmp_path: Path) -> None:
     """The file, its entry point and its test, as the page has them, in another process."""
     blocks = dict(BLOCK.findall(PAGE))
