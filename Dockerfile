@@ -16,6 +16,7 @@ COPY learners learners
 COPY local local
 COPY schemas schemas
 COPY serving serving
+COPY simulation simulation
 COPY streams streams
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
     && /opt/bandstand/bin/pip install --no-deps --no-index /wheel/*.whl \
