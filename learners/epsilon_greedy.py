@@ -11,11 +11,11 @@ from bandstand.learners.protocols import Solved, Whole
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import NotNegative, PolicySpec, Share
 
-__all__ = ["EpsilonGreedy", "EpsilonGreedySpec", "epsilon_after", "greedy_with"]
+__all__ = ["EpsilonGreedy", "EpsilonGreedySpec", "EpsilonSpec", "epsilon_after", "greedy_with"]
 
 
-class EpsilonGreedySpec(PolicySpec):
-    """The best mean with probability 1 - epsilon, any eligible action with the rest.
+class EpsilonSpec(PolicySpec):
+    """The best action with probability 1 - epsilon, any eligible one with the rest.
 
     Parameters
     ----------
@@ -24,20 +24,29 @@ class EpsilonGreedySpec(PolicySpec):
     decay_after
         0: epsilon stays. Otherwise it is divided by ``outcomes / decay_after`` once that many
         outcomes of the bandit are learned, 0 to 1e6: the 1/t schedule.
+    """
+
+    epsilon: Share = 0.1
+    decay_after: NotNegative = 0.0
+
+    @property
+    def explores(self) -> bool:
+        """Whether epsilon is positive and stays."""
+        return self.epsilon > 0 and self.decay_after == 0
+
+
+class EpsilonGreedySpec(EpsilonSpec):
+    """Epsilon-greedy over means.
+
+    Parameters
+    ----------
     initial
         Scaled reward, 0 to 1, that an action without outcomes is taken to have; 1 has it tried
         at once.
     """
 
     name: Literal["epsilon_greedy"] = "epsilon_greedy"
-    epsilon: Share = 0.1
-    decay_after: NotNegative = 0.0
     initial: Share = 1.0
-
-    @property
-    def explores(self) -> bool:
-        """Whether epsilon is positive and stays."""
-        return self.epsilon > 0 and self.decay_after == 0
 
 
 class EpsilonGreedy(Moments):

@@ -1,4 +1,4 @@
-"""An A/B test, then its winner: even shares until so many outcomes, then the best mean."""
+"""An A/B test, then its winner: even shares until so many outcomes, then the best mean so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ExploreFirst", "ExploreFirstSpec"]
 
 
 class ExploreFirstSpec(PolicySpec):
-    """Every action alike until so many outcomes are learned, then the best mean for good.
+    """Every action alike until so many outcomes are learned, then the best mean so far.
 
     Parameters
     ----------

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from bandstand.learners.epsilon_greedy import epsilon_after, greedy_with
+from bandstand.learners.epsilon_greedy import EpsilonSpec, epsilon_after, greedy_with
 from bandstand.learners.linear import Floats, LinearPolicy, Regressions, Ridge
 from bandstand.learners.protocols import Solved, Whole
 from bandstand.schemas.spec import Spec
-from bandstand.schemas.spec_policy import NotNegative, PolicySpec, Positive, Share
+from bandstand.schemas.spec_policy import PolicySpec, Positive, Share
 
 __all__ = [
     "LinearEpsilonGreedy",
@@ -23,16 +23,11 @@ __all__ = [
 ]
 
 
-class LinearEpsilonGreedySpec(PolicySpec):
-    """The best prediction with probability 1 - epsilon, any eligible action with the rest.
+class LinearEpsilonGreedySpec(EpsilonSpec):
+    """Epsilon-greedy over the predictions of one linear model an action.
 
     Parameters
     ----------
-    epsilon
-        Probability of a look around, 0 to 1; the largest one where it decays.
-    decay_after
-        0: epsilon stays. Otherwise it is divided by ``outcomes / decay_after`` once that many
-        outcomes of the bandit are learned, 0 to 1e6.
     prior_precision
         Weight of the ridge, 1e-6 to 1e9.
     """
@@ -40,14 +35,7 @@ class LinearEpsilonGreedySpec(PolicySpec):
     contextual: ClassVar[bool] = True
 
     name: Literal["linear_epsilon_greedy"] = "linear_epsilon_greedy"
-    epsilon: Share = 0.1
-    decay_after: NotNegative = 0.0
     prior_precision: Ridge = 1.0
-
-    @property
-    def explores(self) -> bool:
-        """Whether epsilon is positive and stays."""
-        return self.epsilon > 0 and self.decay_after == 0
 
 
 class SquareCBSpec(PolicySpec):

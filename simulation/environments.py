@@ -45,29 +45,27 @@ class _Anybody:
 
 
 class Bernoulli(_Anybody):
-    """Chances evenly spaced from ``low`` (0.05) to ``high`` (0.15), in an order by the seed.
-
-    With ``every``, all actions change their chances for the next one's each so many decisions.
-    """
+    """Chances evenly spaced from ``low`` (0.05) to ``high`` (0.15), in an order by the seed."""
 
     def __init__(self, spec: Spec, random: np.random.Generator, options: Options) -> None:
         low, high = _number(options, "low", 0.05, 0, 1), _number(options, "high", 0.15, 0, 1)
-        self._every = int(_number(options, "every", 0, 0, 1e12))
         self._chances = random.permutation(np.linspace(low, high, len(spec.actions)))
 
     def chances(self, contexts: list[dict[str, Any]], start: int) -> Floats:
-        if not self._every:
-            return np.tile(self._chances, (len(contexts), 1))
-        turns = (start + np.arange(len(contexts))) // self._every
-        return np.stack([np.roll(self._chances, turn) for turn in turns])
+        del start
+        return np.tile(self._chances, (len(contexts), 1))
 
 
 class Drifting(Bernoulli):
     """Bernoulli whose actions change places every 2,000 decisions, or ``every``."""
 
     def __init__(self, spec: Spec, random: np.random.Generator, options: Options) -> None:
-        options.setdefault("every", "2000")
         super().__init__(spec, random, options)
+        self._every = int(_number(options, "every", 2_000, 1, 1e12))
+
+    def chances(self, contexts: list[dict[str, Any]], start: int) -> Floats:
+        turns = (start + np.arange(len(contexts))) // self._every
+        return np.stack([np.roll(self._chances, turn) for turn in turns])
 
 
 class Linear:

@@ -89,7 +89,7 @@ def play(
     chance_world, chance_luck = np.random.default_rng(seed).spawn(2)
     there, delay = environment(world, subjects or spec, chance_world)
     statistics, waiting = Statistics.empty(spec), list[_Block]()
-    regret, shares, best = list[Floats](), list[Floats](), list[float]()
+    regret, shares, best = list[float](), list[Floats](), list[float]()
     total = 0.0
     for start in range(0, decisions, publish_every):
         count = min(publish_every, decisions - start)
@@ -104,7 +104,7 @@ def play(
         actions, rows = np.array(drawn), np.arange(count)
         taken, most = chances[rows, actions], chances.max(axis=1)
         total += float((most - taken).sum())
-        regret.append(np.array(total))
+        regret.append(total)
         shares.append(np.bincount(actions, minlength=len(spec.actions)) / count)
         best.append(float((taken == most).mean()))
         hits = chance_luck.random(count) < taken

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,6 @@ from bandstand.simulation.environments import Floats
 from bandstand.simulation.play import Played, play
 
 __all__ = ["Plan", "Policy", "Step", "bundled", "run"]
-
-_THREADS: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 class Step(NamedTuple):
@@ -118,8 +115,6 @@ def run(plan: Plan, report: Callable[[Step], None]) -> list[Policy]:
         )  # a mistake is told before processes are started
     jobs = [(number, seed) for seed in range(plan.seeds) for number in range(len(plan.specs))]
     found: dict[tuple[int, int], Played] = {}
-    for name in _THREADS:
-        os.environ.setdefault(name, "1")
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {
             pool.submit(
