@@ -16,27 +16,24 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from bandstand.errors import DecisionError, StateError
 from bandstand.learners.grid import HEADROOM
 from bandstand.learners.policies import Policy, draw, policy_from_snapshot
 from bandstand.learners.snapshots import build
 from bandstand.learners.statistics import Statistics
-from bandstand.schemas.columns import arrow_schema
 from bandstand.schemas.spec import Spec
-from bandstand.schemas.spec_policy import learner
 from bandstand.schemas.wire import Wire
+from bandstand.testing_data import CONTEXTS, Case, batch, learned, outcome, outcomes
 
 __all__ = ["CHECKS", "check_learner"]
 
-OUTCOMES: Final = 600
 MANY_ACTIONS: Final = 300
 WORKERS: Final = (1, 3, 7)
 STEPS: Final = 4_000
@@ -47,102 +44,14 @@ MACHINES: Final = (
 )
 """Environments in which sums must be those of this process; other kernels than x86's know none."""
 
-_FEATURES = (
-    {"name": "age", "kind": "numeric", "low": 0.0, "high": 80.0},
-    {"name": "land", "kind": "categorical", "values": ["ch", "no", "de"]},
-    {"name": "page", "kind": "hashed", "buckets": 4},
-)
-_CONTEXTS: Final[tuple[dict[str, Any], ...]] = (
-    {"age": 18.0, "land": "ch", "page": "/"},
-    {"age": 44.5, "land": "no", "page": "/b"},
-    {"age": 80.0},
-    {},
-)
 
 Floats = npt.NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class _Case:
-    """A learner under test, as the checks see it."""
-
-    name: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    regret: float = 1.0
-
-    @property
-    def contextual(self) -> bool:
-        return bool(learner(self.name).parameters.contextual)
-
-    def spec(self, actions: int = 4, floor: float = 0.0) -> Spec:
-        return Spec.model_validate(
-            {
-                "bandit": "checked",
-                "actions": [f"a{number}" for number in range(actions)],
-                "features": list(_FEATURES) if self.contextual else [],
-                "policy": {"name": self.name, **self.parameters},
-                "reward": {"name": "click", "low": -1.0, "high": 3.0, "aggregate": "sum"},
-                "floor": floor,
-            }
-        )
-
-
-def _learned(spec: Spec, records: Sequence[Mapping[str, Any]]) -> Statistics:
-    batch = pa.RecordBatch.from_pylist(list(records), schema=arrow_schema("outcome"))
-    return Statistics.empty(spec).update(batch)
+_NAN: Final = int(np.float64("nan").view(np.int64))
 
 
 def _policy(spec: Spec, statistics: Statistics) -> Policy:
     return policy_from_snapshot(build(spec, statistics, 0, "", {}))
-
-
-def _outcome(
-    action: str,
-    value: float | None,
-    context: Mapping[str, Any],
-    *,
-    propensity: float = 0.5,
-    ts: int = 1_000,
-    **more: Any,
-) -> dict[str, Any]:
-    reward = {"reward_id": "r", "name": "click", "value": value, "ts": ts, "offset": 0}
-    decision = {
-        "bandit": "checked",
-        "decision_id": "d",
-        "subject": "s",
-        "ts": ts,
-        "action": action,
-        "propensity": propensity,
-        "features_hash": "",
-        "features": [],
-        "subject_numeric": [(k, v) for k, v in context.items() if not isinstance(v, str)],
-        "subject_categorical": [(k, v) for k, v in context.items() if isinstance(v, str)],
-        "actions": [],
-        "metadata": [],
-        **more,
-    }
-    return {
-        "state": "defaulted" if value is None else "joined",
-        "source_offset": 0,
-        "window_ms": 1,
-        "backward_ms": 0,
-        "grace_ms": 0,
-        "rewards": [] if value is None else [{**reward, "metadata": []}],
-        "decision": decision,
-    }
-
-
-def _records(spec: Spec, count: int = OUTCOMES, seed: int = 1) -> list[dict[str, Any]]:
-    """Give random outcomes, all actions among them, a few values beyond the reward's range."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for number in range(count):
-        action = spec.actions[int(rng.integers(len(spec.actions)))]
-        value = None if rng.random() < 0.3 else float(rng.normal(1.0, 1.5))
-        context = dict(_CONTEXTS[int(rng.integers(len(_CONTEXTS)))])
-        propensity = float(rng.uniform(0.01, 1.0))
-        found.append(_outcome(action, value, context, propensity=propensity, ts=number))
-    return found
 
 
 def _assert_probabilities(choice: Floats, count: int, floor: float) -> None:
@@ -155,7 +64,7 @@ def _assert_probabilities(choice: Floats, count: int, floor: float) -> None:
 def _assert_decides(policy: Policy, floor: float = 0.0) -> None:
     """Any context, any eligible actions: valid probabilities and finite scores."""
     actions = policy.spec.actions
-    for context in _CONTEXTS:
+    for context in CONTEXTS:
         for eligible in (actions, actions[::-1], actions[:1], actions[1:3]):
             if eligible:
                 choice = policy.decide(context, eligible)
@@ -163,70 +72,104 @@ def _assert_decides(policy: Policy, floor: float = 0.0) -> None:
                 assert np.isfinite(choice.scores).all(), f"scores {choice.scores}"
 
 
-def _adds_up(case: _Case) -> None:
-    """Check the group laws: order, split, merge and subtract change no bit."""
+def _adds_up(case: Case) -> None:
+    """Check that no bit depends on how outcomes were cut; nor, of sums, on their order."""
     spec = case.spec()
-    records = _records(spec)
-    whole = _learned(spec, records)
+    records = outcomes(spec)
+    whole = learned(spec, records)
+    first, second = learned(spec, records[:217]), learned(spec, records[217:])
+    assert first.digest() != whole.digest(), "the digest doesn't see outcomes"
+    for start, step in ((0, 600), (0, 37), (217, 1)):
+        total = learned(spec, records[:start])
+        for position in range(start, len(records), step):
+            total = total.update(batch(records[position : position + step]))
+        assert total.digest() == whole.digest(), f"cut into batches of {step}"
+    empty = Statistics.empty(spec)
+    assert empty.merge(whole).digest() == whole.merge(empty).digest() == whole.digest(), "nothing"
+    if case.chained:
+        try:
+            whole.subtract(first)
+        except StateError:
+            return
+        raise AssertionError("a chain was subtracted")
     rng = np.random.default_rng(2)
     for _ in range(3):
         order = rng.permutation(len(records))
-        assert _learned(spec, [records[i] for i in order]).digest() == whole.digest(), "order"
-    first, second = _learned(spec, records[:217]), _learned(spec, records[217:])
+        assert learned(spec, [records[i] for i in order]).digest() == whole.digest(), "order"
     assert first.merge(second).digest() == whole.digest(), "split and merged"
     assert second.merge(first).digest() == whole.digest(), "merged the other way round"
     assert whole.subtract(first).digest() == second.digest(), "subtracted"
-    assert whole.subtract(whole).digest() == Statistics.empty(spec).digest(), "subtracted all"
-    assert first.digest() != whole.digest(), "the digest doesn't see outcomes"
+    assert whole.subtract(whole).digest() == empty.digest(), "subtracted all"
 
 
-def _needs_no_order_of_workers(case: _Case) -> None:
-    """Check that one worker, three and seven come to the same statistics."""
+def _needs_no_order_of_workers(case: Case) -> None:
+    """Check that seven partitions come to the same with one worker, three and seven."""
     spec = case.spec()
-    records = _records(spec)
+    records = outcomes(spec)
+    partitions = max(WORKERS)
     digests = set()
     for workers in WORKERS:
-        total = Statistics.empty(spec)
+        parts = {}
         for worker in reversed(range(workers)):
-            part = Statistics.empty(spec)
-            mine = records[worker::workers]
-            for start in range(0, len(mine), 37):
-                part = part.merge(_learned(spec, mine[start : start + 37]))
-            total = total.merge(part)
+            for partition in range(worker, partitions, workers):
+                part, mine = Statistics.empty(spec), records[partition::partitions]
+                for start in range(0, len(mine), 5 + workers):
+                    part = part.update(batch(mine[start : start + 5 + workers]))
+                parts[partition] = part
+        total = Statistics.empty(spec)
+        for partition in range(partitions):
+            total = total.merge(parts[partition])
         digests.add(total.digest())
     assert len(digests) == 1, f"{len(digests)} digests over {WORKERS} workers"
+    assert total.outcomes == len(records)
 
 
-_DIGEST = """
+_MACHINE = """
+import json
 import sys
-from bandstand.testing import _Case, _learned, _records
-spec = _Case({name!r}, {parameters!r}).spec()
-sys.stdout.write(_learned(spec, _records(spec, 5_000)).digest())
+from bandstand.testing import _digest
+for line in sys.stdin:
+    print(_digest(*json.loads(line)), flush=True)
 """
 
 
-def _is_the_same_on_any_machine(case: _Case) -> None:
-    """Check that another number of BLAS threads and another kernel change no bit."""
-    code = _DIGEST.format(name=case.name, parameters=dict(case.parameters))
-    spec = case.spec()
-    digests = {_learned(spec, _records(spec, 5_000)).digest()} | {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, **machine},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for machine in MACHINES
-    }
-    assert len(digests) == 1, f"{len(digests)} digests in {len(MACHINES) + 1} processes"
+def _digest(name: str, parameters: Mapping[str, Any]) -> str:
+    spec = Case(name, parameters).spec()
+    return learned(spec, outcomes(spec, 5_000)).digest()
 
 
-def _is_restored(case: _Case) -> None:
+@cache
+def _machine(*environment: tuple[str, str]) -> subprocess.Popen[str]:
+    """Start a process that answers with digests, and that ends with this one."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _MACHINE],
+        env={**os.environ, **dict(environment)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _is_the_same_on_any_machine(case: Case) -> None:
+    """Check that another number of BLAS threads and, for sums, another kernel change no bit."""
+    digests = [_digest(case.name, case.parameters)]
+    for machine in MACHINES:
+        if case.chained:
+            machine = {k: v for k, v in machine.items() if k != "OPENBLAS_CORETYPE"}
+        process = _machine(*machine.items())
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps([case.name, dict(case.parameters)]) + "\n")
+        process.stdin.flush()
+        digests.append(process.stdout.readline().strip())
+    assert len(set(digests)) == 1, f"digests {digests} in {len(digests)} processes"
+
+
+def _is_restored(case: Case) -> None:
     """Check that statistics that were stored and read back go on as if nothing had happened."""
     spec = case.spec()
-    records = _records(spec)
-    before = _learned(spec, records[:300])
+    records = outcomes(spec)
+    before = learned(spec, records[:300])
     stored = {name: array.tobytes() for name, array in before.arrays().items()}
     like = Statistics.empty(spec).arrays()
     arrays = {
@@ -235,23 +178,23 @@ def _is_restored(case: _Case) -> None:
     }
     back = Statistics.from_arrays(
         spec, arrays, before.counters, before.outcomes, before.newest
-    ).merge(_learned(spec, records[300:]))
-    whole = _learned(spec, records)
+    ).update(batch(records[300:]))
+    whole = learned(spec, records)
     assert back.digest() == whole.digest(), "restored statistics went another way"
-    for context in _CONTEXTS:
+    for context in CONTEXTS:
         one, two = (_policy(spec, s).decide(context, spec.actions) for s in (back, whole))
         assert (one.probabilities == two.probabilities).all(), "restored statistics decide else"
 
 
-def _gives_probabilities(case: _Case) -> None:
+def _gives_probabilities(case: Case) -> None:
     """Check probabilities: sum 1 within 1e-12, at least the floor, permuted with the actions."""
     for actions, floor in ((4, 0.0), (4, 0.03), (1, 0.0), (2, 0.5), (MANY_ACTIONS, 1e-4)):
         spec = case.spec(actions, floor)
-        for statistics in (Statistics.empty(spec), _learned(spec, _records(spec))):
+        for statistics in (Statistics.empty(spec), learned(spec, outcomes(spec))):
             policy = _policy(spec, statistics)
             _assert_decides(policy, floor)
             order = np.random.default_rng(3).permutation(actions)
-            for context in _CONTEXTS:
+            for context in CONTEXTS:
                 straight = policy.decide(context, spec.actions)
                 turned = policy.decide(context, [spec.actions[i] for i in order])
                 gap = np.abs(turned.probabilities - straight.probabilities[order]).max()
@@ -265,65 +208,72 @@ def _gives_probabilities(case: _Case) -> None:
         raise AssertionError(f"eligible actions {wrong} weren't refused")
 
 
-def _takes_other_actions(case: _Case) -> None:
+def _takes_other_actions(case: Case) -> None:
     """Check that a removed action teaches nothing, and that an added one can be taken."""
     spec, fewer, more = case.spec(4), case.spec(3), case.spec(5)
-    records = _records(spec)
+    records = outcomes(spec)
     kept = [record for record in records if record["decision"]["action"] != "a3"]
-    statistics = _learned(fewer, records)
-    assert statistics.digest() == _learned(fewer, kept).digest(), "a removed action teaches"
+    statistics = learned(fewer, records)
+    assert statistics.digest() == learned(fewer, kept).digest(), "a removed action teaches"
     assert statistics.counters["rejected_action"] == len(records) - len(kept)
-    grown = _learned(more, records)
+    grown = learned(more, records)
     assert grown.outcomes == len(records)
     _assert_decides(_policy(more, grown))
     _assert_decides(_policy(fewer, statistics))
 
 
-def _survives_degenerate_outcomes(case: _Case) -> None:
+def _survives_degenerate_outcomes(case: Case) -> None:
     """Check one action only, one context only, all rewards alike."""
     spec = case.spec()
     for value in (-1.0, 3.0, None):
         for count in (1, 2_000):
-            same = [_outcome("a1", value, _CONTEXTS[0])] * count
-            _assert_decides(_policy(spec, _learned(spec, same)))
-    all_alike = [_outcome(action, 1.0, {}) for action in spec.actions] * 200
-    _assert_decides(_policy(spec, _learned(spec, all_alike)))
+            same = [outcome("a1", value, CONTEXTS[0])] * count
+            _assert_decides(_policy(spec, learned(spec, same)))
+    all_alike = [outcome(action, 1.0, {}) for action in spec.actions] * 200
+    _assert_decides(_policy(spec, learned(spec, all_alike)))
 
 
-def _refuses_extremes(case: _Case) -> None:
+def _refuses_extremes(case: Case) -> None:
     """Check that what can't be learned from is counted under its reason and changes no sum."""
     spec = case.spec()
-    good = _records(spec, 50)
+    good = outcomes(spec, 50)
     bad = {
-        "action": _outcome("nobody", 1.0, {}),
-        "reward_not_finite": _outcome("a0", float("nan"), {}),
-        "no_decision": {**_outcome("a0", 1.0, {}), "decision": None, "state": "oversize"},
+        "action": outcome("nobody", 1.0, {}),
+        "reward_not_finite": outcome("a0", float("nan"), {}),
+        "no_decision": {**outcome("a0", 1.0, {}), "decision": None, "state": "oversize"},
     }
     if case.contextual:
         ours = spec.features_hash
-        bad["features_not_finite"] = _outcome("a0", 1.0, {"age": float("inf")})
-        bad["features_width"] = _outcome("a0", 1.0, {}, features=[1.0], features_hash=ours)
-        bad["features_hash"] = _outcome("a0", 1.0, {}, features=[1.0], features_hash="other")
+        bad["features_not_finite"] = outcome("a0", 1.0, {"age": float("inf")})
+        bad["features_width"] = outcome("a0", 1.0, {}, features=[1.0], features_hash=ours)
+        bad["features_hash"] = outcome("a0", 1.0, {}, features=[1.0], features_hash="other")
     if spec.policy.needs_propensity:
         for propensity in (0.0, -0.5, 1.5, float("nan"), float("inf")):
-            statistics = _learned(spec, [_outcome("a0", 1.0, {}, propensity=propensity)])
+            statistics = learned(spec, [outcome("a0", 1.0, {}, propensity=propensity)])
             assert statistics.counters == {"rejected_propensity": 1}, statistics.counters
-    alone = _learned(spec, good)
+    alone = learned(spec, good)
     for reason, record in bad.items():
-        statistics = _learned(spec, [*good[:20], record, *good[20:]])
+        statistics = learned(spec, [*good[:20], record, *good[20:]])
         assert statistics.digest() == alone.digest(), f"{reason}: the sums are poisoned"
         assert statistics.counters[f"rejected_{reason}"] == 1, (reason, statistics.counters)
-    huge = [_outcome("a0", value, {"age": -value}) for value in (1e300, -1e300)]
-    statistics = _learned(spec, [*good, *huge])
+    huge = [outcome("a0", value, {"age": -value}) for value in (1e300, -1e300)]
+    statistics = learned(spec, [*good, *huge])
     assert statistics.outcomes == len(good) + 2
     assert statistics.counters["clipped_reward"] >= 2, statistics.counters
     _assert_decides(_policy(spec, statistics))
 
 
-def _keeps_headroom(case: _Case) -> None:
-    """Check that a total that would grow too large is refused before it can wrap."""
+def _keeps_headroom(case: Case) -> None:
+    """Check that a total that would grow too large, or a state that isn't finite, is refused."""
     spec = case.spec()
-    statistics = _learned(spec, _records(spec))
+    statistics = learned(spec, outcomes(spec))
+    if case.chained:
+        lost = {name: np.full_like(array, _NAN) for name, array in statistics.arrays().items()}
+        try:
+            Statistics.from_arrays(spec, lost, {}, statistics.outcomes, None)
+        except StateError:
+            return
+        raise AssertionError("a state that isn't finite was taken")
     near = {
         name: np.where(array > 0, HEADROOM - 1, array)
         for name, array in statistics.arrays().items()
@@ -338,19 +288,19 @@ def _keeps_headroom(case: _Case) -> None:
     raise AssertionError("a total beyond the headroom was taken")
 
 
-def _is_read_from_bytes(case: _Case) -> None:
+def _is_read_from_bytes(case: Case) -> None:
     """Check that a snapshot's bytes decide as the statistics do."""
     spec, wire = case.spec(floor=0.01), Wire.single_object()
-    snapshot = build(spec, _learned(spec, _records(spec)), 3, "", {0: 7})
+    snapshot = build(spec, learned(spec, outcomes(spec)), 3, "", {0: 7})
     back = wire.loads("snapshot", wire.dumps("snapshot", snapshot))
-    for context in _CONTEXTS:
+    for context in CONTEXTS:
         one, two = (policy_from_snapshot(s).decide(context, spec.actions) for s in (snapshot, back))
         assert (one.probabilities == two.probabilities).all()
         assert (one.scores == two.scores).all()
     json.dumps({name: float(value) for name, value in back["parameters"].items()})
 
 
-def _learns(case: _Case) -> None:
+def _learns(case: Case) -> None:
     """Check that its regret is at most the stated part of the uniform policy's."""
     spec = case.spec(5)
     ours, uniform = _regret(spec, learning=True), _regret(spec, learning=False)
@@ -383,15 +333,15 @@ def _regret(spec: Spec, *, learning: bool) -> float:
         regret += float(chances.max() - chances[chosen])
         value = 3.0 if rng.random() < chances[chosen] else -1.0
         propensity = float(probabilities[chosen])
-        waiting.append(_outcome(spec.actions[chosen], value, context, propensity=propensity))
+        waiting.append(outcome(spec.actions[chosen], value, context, propensity=propensity))
         if learning and len(waiting) == BATCH:
-            statistics = statistics.merge(_learned(spec, waiting))
+            statistics = statistics.update(batch(waiting))
             policy = _policy(spec, statistics)
             waiting.clear()
     return regret
 
 
-_CHECKS: Final[Mapping[str, Callable[[_Case], None]]] = {
+_CHECKS: Final[Mapping[str, Callable[[Case], None]]] = {
     "adds_up": _adds_up,
     "needs_no_order_of_workers": _needs_no_order_of_workers,
     "is_the_same_on_any_machine": _is_the_same_on_any_machine,
@@ -441,6 +391,6 @@ def check_learner(
     --------
     >>> check_learner("beta_thompson", only="adds_up")
     """
-    case = _Case(name, parameters or {}, regret)
+    case = Case(name, parameters or {}, regret)
     for check in (only,) if only else CHECKS:
         _CHECKS[check](case)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bandstand.learners.grid import STEPS
-from bandstand.learners.protocols import Rows
+from bandstand.learners.protocols import AdditiveLearner, Rows
 from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
 from benchmarks.events import ACTIONS, outcomes, spec
@@ -56,6 +56,7 @@ def prepare(size: Size) -> Iterator[Benchmark]:
     blocks = [block for table in tables for block in _blocks(table, dimension)]
     ready = [_rows(table, dimension) for table in tables]
     learner = learner_of(bandit)
+    assert isinstance(learner, AdditiveLearner)
     repeats = size.of(REPEATS)
     chunks = len(tables) * repeats
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from bandstand.learners.linear import Floats, LinearPolicy, Regressions, Ridge
+from bandstand.learners.linear import Regressions, Ridge
+from bandstand.learners.linear_policy import LinearPolicy, Weigh, disjoint
 from bandstand.learners.probabilities import shared_best
 from bandstand.learners.protocols import Solved, Whole
+from bandstand.learners.triangles import Floats
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import NotNegative, PolicySpec
 
-__all__ = ["LinUCB", "LinUCBPolicy", "LinUCBSpec"]
+__all__ = ["LinUCB", "LinUCBSpec", "largest_bound"]
 
 
 class LinUCBSpec(PolicySpec):
@@ -58,19 +60,18 @@ class LinUCB(Regressions):
         solved = self.regress(spec, sums, policy.prior_precision, noise_variance=1.0)
         return replace(solved, parameters={"alpha": policy.alpha})
 
-    def policy(self, spec: Spec, solved: Solved) -> LinUCBPolicy:
+    def policy(self, spec: Spec, solved: Solved) -> LinearPolicy:
         """Make the policy of a regression."""
-        return LinUCBPolicy(spec, solved)
+        moments = disjoint(solved.arrays["mean"], solved.arrays["factor"])
+        return LinearPolicy(spec, moments, largest_bound(solved.parameters["alpha"]))
 
 
-class LinUCBPolicy(LinearPolicy):
-    """Takes the action with the largest bound."""
+def largest_bound(alpha: float) -> Weigh:
+    """Give probability 1 to the largest mean plus `alpha` deviations; equal ones share."""
 
-    def __init__(self, spec: Spec, solved: Solved) -> None:
-        super().__init__(spec, solved)
-        self._alpha = solved.parameters["alpha"]
-
-    def probabilities(self, mean: Floats, deviation: Floats) -> Floats:  # noqa: D102
-        deviation *= self._alpha
+    def weigh(mean: Floats, deviation: Floats) -> Floats:
+        deviation *= alpha
         deviation += mean
         return shared_best(deviation)
+
+    return weigh

@@ -1,10 +1,10 @@
-"""What linear learners share: one ridge regression an action, and a policy on mean and width."""
+"""What linear learners share: exact products of the features, and ridge regressions of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -12,23 +12,15 @@ from pydantic import Field
 from scipy.linalg.lapack import dtrtri
 
 from bandstand.errors import StateError
-from bandstand.learners.features import Features
 from bandstand.learners.grid import STEPS
-from bandstand.learners.probabilities import with_floor
-from bandstand.learners.protocols import Choice, Rows, Solved, Whole, eligible_indexes
+from bandstand.learners.protocols import Rows, Solved, Whole
+from bandstand.learners.triangles import Floats, triangle
 from bandstand.schemas.spec import Spec
 
-__all__ = ["Floats", "LinearPolicy", "Regressions", "Ridge"]
-
-CACHE = 4096
-"""Sets of eligible actions whose indexes a policy remembers."""
-
-Floats = npt.NDArray[np.float64]
+__all__ = ["Regressions", "Ridge", "inverse_factor", "squares"]
 
 Ridge = Annotated[float, Field(strict=True, ge=1e-6, le=1e9)]
 """Weight of a ridge beside which a hundred million dependent rows can still be solved."""
-
-_ALL = slice(None)
 
 
 class Regressions:
@@ -84,15 +76,16 @@ class Regressions:
         StateError
             If a precision isn't positive definite.
         """
-        width = len(spec.feature_names) + 1
-        squares = _square(sums["products"] / (STEPS * STEPS * noise_variance), width)
-        precision = squares[:, :-1, :-1] + ridge * np.eye(width - 1)
+        products = squares(spec, sums) / noise_variance
+        precision = products[:, :-1, :-1] + ridge * np.eye(products.shape[1] - 1)
         factor = np.stack(
-            [_inverse_factor(p, a) for p, a in zip(precision, spec.actions, strict=True)]
+            [
+                inverse_factor(p, f"action {a!r}")
+                for p, a in zip(precision, spec.actions, strict=True)
+            ]
         )
-        mean = np.einsum("kji,kjl,kl->ki", factor, factor, squares[:, :-1, -1], optimize=True)
-        rows, columns = np.tril_indices(width - 1)
-        return Solved({}, {"mean": mean, "factor": factor[:, rows, columns]})
+        mean = np.einsum("kji,kjl,kl->ki", factor, factor, products[:, :-1, -1], optimize=True)
+        return Solved({}, {"mean": mean, "factor": triangle(factor)})
 
     def solved_shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``mean`` and ``factor`` per action; see `regress`."""
@@ -108,81 +101,37 @@ def _upper(width: int) -> npt.NDArray[np.intp]:
     return np.asarray(rows * width + columns)
 
 
-def _square(triangles: Floats, width: int) -> Floats:
-    """Symmetric squares from upper triangles."""
+def squares(spec: Spec, sums: Whole) -> Floats:
+    """Give each action's Z'Z, Z = [X, y], float64[K, d + 1, d + 1]."""
+    width = len(spec.feature_names) + 1
     rows, columns = np.triu_indices(width)
-    square = np.empty((len(triangles), width, width))
-    square[:, rows, columns] = triangles
-    square[:, columns, rows] = triangles
+    square = np.empty((len(spec.actions), width, width))
+    square[:, rows, columns] = sums["products"] / (STEPS * STEPS)
+    square[:, columns, rows] = square[:, rows, columns]
     return square
 
 
-def _inverse_factor(precision: Floats, action: str) -> Floats:
+def inverse_factor(precision: Floats, of: str) -> Floats:
+    """Give the inverse F of the Cholesky factor of a precision: ``F'F`` is its inverse.
+
+    Parameters
+    ----------
+    precision
+        float64[d, d], symmetric.
+    of
+        Whose it is, for the error.
+
+    Raises
+    ------
+    StateError
+        If it isn't positive definite.
+    """
     try:
         lower = np.linalg.cholesky(precision)
     except np.linalg.LinAlgError as error:
         raise StateError(
-            f"the precision of action {action!r} isn't positive definite; its features are too"
-            " nearly dependent for this prior: give a larger prior_precision"
+            f"the precision of {of} isn't positive definite; its features are too nearly dependent"
+            " for this prior: give a larger prior_precision"
         ) from error
     inverse, _ = dtrtri(lower, lower=1)
     return np.asarray(inverse)
-
-
-class LinearPolicy:
-    """Decides by mean and standard deviation of each action's expected scaled reward.
-
-    Parameters
-    ----------
-    spec
-        The spec in force.
-    solved
-        With the arrays of `Regressions.regress`.
-    """
-
-    def __init__(self, spec: Spec, solved: Solved) -> None:
-        self.spec = spec
-        self._features = Features(spec)
-        mean = solved.arrays["mean"]
-        self._actions, self._dimension = mean.shape
-        rows, columns = np.tril_indices(self._dimension)
-        factor = np.zeros((self._actions, self._dimension, self._dimension))
-        factor[:, rows, columns] = solved.arrays["factor"]
-        # One product with x gives all means and all the vectors whose lengths are the deviations.
-        self._stacked = np.concatenate([mean, factor.reshape(-1, self._dimension)])
-        self._low = spec.reward.low
-        self._range = spec.reward.high - spec.reward.low
-        self._indexes: dict[tuple[str, ...], npt.NDArray[np.intp] | slice] = {spec.actions: _ALL}
-
-    def probabilities(self, mean: Floats, deviation: Floats) -> Floats:
-        """Give the probabilities of the eligible actions, without the floor.
-
-        Parameters
-        ----------
-        mean, deviation
-            float64[k], of the scaled reward of each; the policy may write to both.
-        """
-        raise NotImplementedError
-
-    def decide(self, context: Mapping[str, Any], eligible: Sequence[str]) -> Choice:
-        """Give the probability of every eligible action."""
-        key = tuple(eligible)
-        known = self._indexes.get(key)
-        indexes = self._remember(key) if known is None else known
-        features = self._features.vector(context)
-        product = self._stacked @ features.astype(np.float64)
-        mean = product[: self._actions]
-        parts = product[self._actions :].reshape(self._actions, self._dimension)
-        deviation = np.sqrt(np.einsum("ij,ij->i", parts, parts))
-        if indexes is not _ALL:
-            mean, deviation = mean[indexes], deviation[indexes]
-        scores = self._low + self._range * mean
-        probabilities = with_floor(self.probabilities(mean, deviation), self.spec.floor)
-        return Choice(probabilities, scores, features)
-
-    def _remember(self, key: tuple[str, ...]) -> npt.NDArray[np.intp]:
-        indexes = eligible_indexes(self.spec, key)
-        if len(self._indexes) >= CACHE:
-            self._indexes = {self.spec.actions: _ALL}
-        self._indexes[key] = indexes
-        return indexes

@@ -8,17 +8,17 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from bandstand.learners.epsilon_greedy import EpsilonSpec, epsilon_after, greedy_with
-from bandstand.learners.linear import Floats, LinearPolicy, Regressions, Ridge
+from bandstand.learners.linear import Regressions, Ridge
+from bandstand.learners.linear_policy import LinearPolicy, disjoint
 from bandstand.learners.protocols import Solved, Whole
+from bandstand.learners.triangles import Floats
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import PolicySpec, Positive, Share
 
 __all__ = [
     "LinearEpsilonGreedy",
-    "LinearEpsilonGreedyPolicy",
     "LinearEpsilonGreedySpec",
     "SquareCB",
-    "SquareCBPolicy",
     "SquareCBSpec",
 ]
 
@@ -80,20 +80,14 @@ class LinearEpsilonGreedy(Regressions):
         solved = self.regress(spec, sums, policy.prior_precision, noise_variance=1.0)
         return replace(solved, parameters={"epsilon": epsilon})
 
-    def policy(self, spec: Spec, solved: Solved) -> LinearEpsilonGreedyPolicy:
+    def policy(self, spec: Spec, solved: Solved) -> LinearPolicy:
         """Make the policy of a regression."""
-        return LinearEpsilonGreedyPolicy(spec, solved)
+        epsilon = solved.parameters["epsilon"]
 
+        def weigh(mean: Floats, deviation: Floats) -> Floats:  # noqa: ARG001 - by means alone
+            return greedy_with(epsilon, mean)
 
-class LinearEpsilonGreedyPolicy(LinearPolicy):
-    """Takes the best prediction, and now and then any action."""
-
-    def __init__(self, spec: Spec, solved: Solved) -> None:
-        super().__init__(spec, solved)
-        self._epsilon = solved.parameters["epsilon"]
-
-    def probabilities(self, mean: Floats, deviation: Floats) -> Floats:  # noqa: ARG002, D102
-        return greedy_with(self._epsilon, mean)
+        return LinearPolicy(spec, disjoint(solved.arrays["mean"], solved.arrays["factor"]), weigh)
 
 
 class SquareCB(Regressions):
@@ -119,21 +113,15 @@ class SquareCB(Regressions):
         gamma = policy.gamma_scale * outcomes**policy.gamma_exponent
         return replace(solved, parameters={"gamma": gamma})
 
-    def policy(self, spec: Spec, solved: Solved) -> SquareCBPolicy:
+    def policy(self, spec: Spec, solved: Solved) -> LinearPolicy:
         """Make the policy of a regression."""
-        return SquareCBPolicy(spec, solved)
+        gamma = solved.parameters["gamma"]
 
+        def weigh(mean: Floats, deviation: Floats) -> Floats:  # noqa: ARG001 - by means alone
+            gaps = mean.max() - mean
+            best = gaps == 0.0
+            probabilities = 1.0 / (len(mean) + gamma * gaps)
+            probabilities[best] = (1.0 - probabilities[~best].sum()) / best.sum()
+            return np.asarray(probabilities)
 
-class SquareCBPolicy(LinearPolicy):
-    """Takes actions by the inverse of their gap."""
-
-    def __init__(self, spec: Spec, solved: Solved) -> None:
-        super().__init__(spec, solved)
-        self._gamma = solved.parameters["gamma"]
-
-    def probabilities(self, mean: Floats, deviation: Floats) -> Floats:  # noqa: ARG002, D102
-        gaps = mean.max() - mean
-        best = gaps == 0.0
-        probabilities = 1.0 / (len(mean) + self._gamma * gaps)
-        probabilities[best] = (1.0 - probabilities[~best].sum()) / best.sum()
-        return np.asarray(probabilities)
+        return LinearPolicy(spec, disjoint(solved.arrays["mean"], solved.arrays["factor"]), weigh)

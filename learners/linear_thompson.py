@@ -7,13 +7,15 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from bandstand.learners.linear import Floats, LinearPolicy, Regressions
+from bandstand.learners.linear import Regressions
+from bandstand.learners.linear_policy import LinearPolicy, Weigh, disjoint
 from bandstand.learners.probabilities import gaussian_best
 from bandstand.learners.protocols import Solved, Whole
+from bandstand.learners.triangles import Floats
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import NotNegative, PolicySpec, Positive
 
-__all__ = ["LinearThompson", "LinearThompsonPolicy", "LinearThompsonSpec"]
+__all__ = ["LinearThompson", "LinearThompsonSpec", "sampled_best"]
 
 LEAST_RIDGE: Final = 1e-6
 """Least product of prior precision and noise variance."""
@@ -96,18 +98,20 @@ class LinearThompson(Regressions):
             },
         )
 
-    def policy(self, spec: Spec, solved: Solved) -> LinearThompsonPolicy:
+    def policy(self, spec: Spec, solved: Solved) -> LinearPolicy:
         """Make the policy of a posterior."""
-        return LinearThompsonPolicy(spec, solved)
+        moments = disjoint(solved.arrays["mean"], solved.arrays["factor"])
+        return LinearPolicy(spec, moments, sampled_best(solved.parameters["exploration"]))
 
 
-class LinearThompsonPolicy(LinearPolicy):
-    """Takes each action with the probability that its sampled reward is the largest."""
+def sampled_best(exploration: float) -> Weigh:
+    """Give each action the probability that its draw is the largest of all.
 
-    def __init__(self, spec: Spec, solved: Solved) -> None:
-        super().__init__(spec, solved)
-        self._exploration = solved.parameters["exploration"]
+    Draws are Gaussian and independent, their deviations multiplied by `exploration`.
+    """
 
-    def probabilities(self, mean: Floats, deviation: Floats) -> Floats:  # noqa: D102
-        deviation *= self._exploration
+    def weigh(mean: Floats, deviation: Floats) -> Floats:
+        deviation *= exploration
         return gaussian_best(mean, deviation)
+
+    return weigh

@@ -1,10 +1,10 @@
-"""What a learner is: the sums it keeps, how they are solved, and how its policy then decides."""
+"""What a learner is: what it keeps of outcomes, how that is solved, and how its policy decides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,18 @@ from bandstand.errors import DecisionError
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import PolicySpec
 
-__all__ = ["Arrays", "Choice", "Learner", "Policy", "Rows", "Solved", "Whole", "eligible_indexes"]
+__all__ = [
+    "AdditiveLearner",
+    "Arrays",
+    "ChainedLearner",
+    "Choice",
+    "Learner",
+    "Policy",
+    "Rows",
+    "Solved",
+    "Whole",
+    "eligible_indexes",
+]
 
 Arrays = Mapping[str, npt.NDArray[np.float64]]
 Whole = Mapping[str, npt.NDArray[np.int64]]
@@ -99,10 +110,9 @@ class Policy(Protocol):
 
 
 class Learner(Protocol):
-    """What stands behind a policy's name: sums of outcomes, and the policy that they give.
+    """What stands behind a policy's name, whatever it keeps; one is additive or chained.
 
-    Its statistics are whole numbers on the grid, so that they add exactly; everything else about
-    them (merge, subtract, store, digest) is the same for all learners, see
+    Storing, counting and digesting what it keeps is the same for all learners, see
     `bandstand.learners.statistics.Statistics`. A learner keeps nothing itself.
     """
 
@@ -111,10 +121,7 @@ class Learner(Protocol):
         """The section ``policy`` of its specs, named as the learner by default."""
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
-        """Name the sums and their shapes."""
-
-    def sums(self, spec: Spec, rows: Rows) -> Whole:
-        """Sum up outcomes, exactly: no partial sum may reach 2**53."""
+        """Name the arrays that it keeps, and their shapes."""
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
         """Add the prior and solve."""
@@ -124,6 +131,33 @@ class Learner(Protocol):
 
     def policy(self, spec: Spec, solved: Solved) -> Policy:
         """Make the policy of a posterior."""
+
+
+@runtime_checkable
+class AdditiveLearner(Learner, Protocol):
+    """Keeps whole numbers on the grid, so that they add, and subtract, to the same bits."""
+
+    def sums(self, spec: Spec, rows: Rows) -> Whole:
+        """Sum up outcomes, exactly: no partial sum may reach 2**53."""
+
+
+@runtime_checkable
+class ChainedLearner(Learner, Protocol):
+    """Keeps a state that each outcome changes in turn, one chain an outcome partition.
+
+    The arrays are the bits of float64 numbers (``array.view(np.int64)``), all finite. They are the
+    same however the outcomes of a partition are cut into batches, on one type of machine; they
+    can't be subtracted.
+    """
+
+    def start(self, spec: Spec) -> Whole:
+        """Give the state before any outcome."""
+
+    def advance(self, spec: Spec, state: Whole, rows: Rows) -> Whole:
+        """Give the state after some more outcomes, in their order; `state` stays as it is."""
+
+    def merge(self, spec: Spec, first: Whole, second: Whole) -> Whole:
+        """Give the state that two partitions come to together, the one of lower number first."""
 
 
 def eligible_indexes(spec: Spec, eligible: Sequence[str]) -> npt.NDArray[np.intp]:

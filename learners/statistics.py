@@ -1,4 +1,4 @@
-"""The sums that a learner keeps: exact, so that any order, split or machine gives the same bits."""
+"""What a learner keeps of outcomes, as a value: counted, digested, merged and restored."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from bandstand.errors import StateError
 from bandstand.learners.features import Features
 from bandstand.learners.grid import CHUNK, refuse_overflow, to_steps
-from bandstand.learners.protocols import Rows, Whole
+from bandstand.learners.protocols import ChainedLearner, Rows, Whole
 from bandstand.learners.registry import learner_of
 from bandstand.learners.rewards import reduce
 from bandstand.schemas.spec import Spec
@@ -25,17 +26,20 @@ __all__ = ["Statistics"]
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Sums over the outcomes of one bandit: a value, never changed in place.
+    """What the outcomes of one bandit taught: a value, never changed in place.
 
-    Under `merge` and `subtract` the sums, the number of outcomes and the counters are a commutative
-    group: they and the digest depend on which outcomes were added, not on how.
+    With an additive learner, the sums, the number of outcomes and the counters are a commutative
+    group under `merge` and `subtract`: they and the digest depend on which outcomes were added, not
+    on how. With a chained one they depend on the order of the outcomes, but not on how these were
+    cut into batches; `merge` takes its parts in the order of partitions.
 
     Parameters
     ----------
     spec
         What is learned.
     sums
-        Named int64 arrays on the learner's grid. Not to be written to.
+        Named int64 arrays: whole numbers on the grid, or the bits of a chain's state. Not to be
+        written to.
     counters
         What was rejected, cut or absent, by name; see `update`.
     outcomes
@@ -72,7 +76,10 @@ class Statistics:
     @classmethod
     def empty(cls, spec: Spec) -> Statistics:
         """Give the statistics of no outcome."""
-        shapes = learner_of(spec).shapes(spec)
+        learner = learner_of(spec)
+        if isinstance(learner, ChainedLearner):
+            return cls(spec, learner.start(spec))
+        shapes = learner.shapes(spec)
         return cls(spec, {name: np.zeros(shape, np.int64) for name, shape in shapes.items()})
 
     @classmethod
@@ -89,7 +96,8 @@ class Statistics:
         Raises
         ------
         StateError
-            If names, shapes or types aren't those of the spec's learner, or a total is too large.
+            If names, shapes or types aren't those of the spec's learner, a total is too large or a
+            state isn't finite.
         """
         wanted = {n: ("int64", s) for n, s in learner_of(spec).shapes(spec).items()}
         given = {n: (str(a.dtype), a.shape) for n, a in arrays.items()}
@@ -99,7 +107,7 @@ class Statistics:
                 " they were written under another spec"
             )
         sums = {name: array.copy() for name, array in arrays.items()}
-        _refuse_overflow(spec, sums)
+        _refuse_lost(spec, sums)
         return cls(spec, sums, dict(counters), outcomes, newest)
 
     def arrays(self) -> dict[str, npt.NDArray[np.int64]]:
@@ -139,21 +147,33 @@ class Statistics:
             If a total would become too large; nothing is lost.
         """
         total = self
+        learner = learner_of(self.spec)
         for batch in _batches(outcomes):
-            total = total.merge(_learned(self.spec, batch))
+            read = _read(self.spec, batch)
+            if isinstance(learner, ChainedLearner):
+                sums = learner.advance(self.spec, total.sums, read.rows)
+            else:
+                sums = _added(total.sums, learner.sums(self.spec, read.rows), 1)
+            total = total._grown(sums, read.counters, len(read.rows.actions), read.newest)
         return total
 
     def merge(self, other: Statistics) -> Statistics:
-        """Add the outcomes of another.
+        """Add the outcomes of another; with a chained learner, those of the next partition.
 
         Raises
         ------
         StateError
             If it has another spec, or a total would become too large.
         """
-        times = [time for time in (self.newest, other.newest) if time is not None]
-        newest = max(times, default=None)
-        return self._plus(other, 1, newest)
+        self._refuse_foreign(other)
+        learner = learner_of(self.spec)
+        if not isinstance(learner, ChainedLearner):
+            sums = _added(self.sums, other.sums, 1)
+        elif self.outcomes and other.outcomes:
+            sums = learner.merge(self.spec, self.sums, other.sums)
+        else:
+            sums = self.sums if self.outcomes else other.sums
+        return self._grown(sums, other.counters, other.outcomes, other.newest)
 
     def subtract(self, other: Statistics) -> Statistics:
         """Take away the outcomes of another, which are among this one's.
@@ -161,26 +181,52 @@ class Statistics:
         Raises
         ------
         StateError
-            If it has another spec, or a total would become too large.
+            If it has another spec, a total would become too large, or the learner is chained.
         """
-        return self._plus(other, -1, self.newest)
+        self._refuse_foreign(other)
+        if isinstance(learner_of(self.spec), ChainedLearner):
+            raise StateError(
+                f"statistics of {self.spec.bandit!r} can't be subtracted: policy"
+                f" {self.spec.policy.name!r} keeps a chain, in which each outcome builds on those"
+                " before it; learn anew from the outcomes that are to count"
+            )
+        sums = _added(self.sums, other.sums, -1)
+        counters = {name: -count for name, count in other.counters.items()}
+        return self._grown(sums, counters, -other.outcomes, None)
 
-    def _plus(self, other: Statistics, sign: int, newest: int | None) -> Statistics:
+    def _refuse_foreign(self, other: Statistics) -> None:
         if other.spec is not self.spec and other.spec != self.spec:
             raise StateError(
                 f"statistics of {self.spec.bandit!r} under spec {self.spec.hash[:12]} and of"
                 f" {other.spec.bandit!r} under {other.spec.hash[:12]} can't be added"
             )
-        # Both are below 2**62, so their sum is below 2**63 and can't wrap before it is checked.
-        sums = {name: array + sign * other.sums[name] for name, array in self.sums.items()}
-        _refuse_overflow(self.spec, sums)
-        counters = Counter(self.counters)
-        counters.update({name: sign * count for name, count in other.counters.items()})
-        kept = {name: count for name, count in sorted(counters.items()) if count}
-        return Statistics(self.spec, sums, kept, self.outcomes + sign * other.outcomes, newest)
+
+    def _grown(
+        self, sums: Whole, counters: Mapping[str, int], outcomes: int, newest: int | None
+    ) -> Statistics:
+        _refuse_lost(self.spec, sums)
+        total = Counter(self.counters)
+        total.update(counters)
+        kept = {name: count for name, count in sorted(total.items()) if count}
+        times = [time for time in (self.newest, newest) if time is not None]
+        return Statistics(self.spec, sums, kept, self.outcomes + outcomes, max(times, default=None))
 
 
-def _refuse_overflow(spec: Spec, sums: Whole) -> None:
+def _added(first: Whole, second: Whole, sign: int) -> Whole:
+    # Both are below 2**62, so their sum is below 2**63 and can't wrap before it is checked.
+    return {name: array + sign * second[name] for name, array in first.items()}
+
+
+def _refuse_lost(spec: Spec, sums: Whole) -> None:
+    """Refuse totals without headroom, and states of a chain that aren't finite."""
+    if isinstance(learner_of(spec), ChainedLearner):
+        for name, array in sums.items():
+            if not np.isfinite(array.view(np.float64)).all():
+                raise StateError(
+                    f"{name} of bandit {spec.bandit!r} isn't finite; no outcome was lost: apply a"
+                    " new spec, which begins a new epoch"
+                )
+        return
     for name, array in sums.items():
         try:
             refuse_overflow(array)
@@ -199,8 +245,16 @@ def _batches(outcomes: pa.RecordBatch | pa.Table) -> Iterator[pa.RecordBatch]:
             yield outcomes.slice(start, CHUNK)
 
 
-def _learned(spec: Spec, batch: pa.RecordBatch) -> Statistics:
-    """Statistics of one batch of at most CHUNK rows."""
+class _Read(NamedTuple):
+    """What can be learned from a batch, and what was rejected."""
+
+    rows: Rows
+    counters: Counter[str]
+    newest: int | None
+
+
+def _read(spec: Spec, batch: pa.RecordBatch) -> _Read:
+    """Read at most CHUNK rows."""
     counters: Counter[str] = Counter()
     decisions = batch.column("decision")
     if decisions.null_count:
@@ -224,9 +278,8 @@ def _learned(spec: Spec, batch: pa.RecordBatch) -> Statistics:
     if not good.all():
         actions, steps, propensities = actions[good], steps[good], propensities[good]
         times = times.filter(pa.array(good))
-    sums = learner_of(spec).sums(spec, Rows(actions, steps, propensities))
     newest = pc.max(times.cast(pa.int64())).as_py()
-    return Statistics(spec, sums, counters, len(actions), newest)
+    return _Read(Rows(actions, steps, propensities), counters, newest)
 
 
 def _action_indexes(spec: Spec, decisions: pa.StructArray) -> npt.NDArray[np.int16]:

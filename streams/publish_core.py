@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from bandstand.errors import EventError, StateError
@@ -137,7 +138,7 @@ class PublishCore:
         if in_force is None:
             return None
         spec, epoch = in_force
-        parts = list(self._parts(bandit, in_force, partition))
+        parts = sorted(self._parts(bandit, in_force, partition), key=attrgetter("partition"))
         merged = Statistics.empty(spec)
         for part in parts:
             merged = merged.merge(part.statistics)

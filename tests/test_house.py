@@ -32,6 +32,7 @@ LAYERS = (
     ("supervisor",),
     ("schemas",),
     ("learners",),
+    ("testing_data",),
     ("simulation", "testing"),
     ("streams",),
     ("archive", "serving"),

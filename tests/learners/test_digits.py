@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from bandstand.learners.policies import draw, policy_from_snapshot
-from bandstand.learners.protocols import Rows
+from bandstand.learners.protocols import AdditiveLearner, Rows
 from bandstand.learners.registry import learner_of
 from bandstand.learners.snapshots import build
 from bandstand.learners.statistics import Statistics
@@ -40,7 +40,9 @@ def test_digits_are_learned_from_delayed_rewards() -> None:
             if ready > done:
                 new = slice(done, ready)
                 rows = Rows(np.array(actions[new]), np.array(steps[new]), np.ones(ready - done))
-                sums = learner_of(spec).sums(spec, rows)
+                learner = learner_of(spec)
+                assert isinstance(learner, AdditiveLearner)
+                sums = learner.sums(spec, rows)
                 statistics = statistics.merge(Statistics(spec, sums, {}, ready - done, number))
             policy = policy_from_snapshot(build(spec, statistics, 0, "", {}))
         context = dict(zip(names, images[image].tolist(), strict=True))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bandstand.errors import StateError
 from bandstand.learners.features import Features
 from bandstand.learners.grid import CHUNK, HEADROOM, LIMIT, STEPS, to_steps
-from bandstand.learners.protocols import Rows
+from bandstand.learners.protocols import AdditiveLearner, Rows
 from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
@@ -111,7 +111,9 @@ def test_the_largest_chunk_at_the_limit_is_exact() -> None:
     steps = rng.integers(most - 1000, most, size=(CHUNK, 4), endpoint=True) * [1, -1, 1, 1]
     actions = np.zeros(CHUNK, dtype=np.int16)
     spec = linear_spec(["only"], [{"name": c, "kind": "hashed", "buckets": 2} for c in "a"])
-    sums = learner_of(spec).sums(spec, Rows(actions, steps.astype(np.float64), np.ones(CHUNK)))
+    learner = learner_of(spec)
+    assert isinstance(learner, AdditiveLearner)
+    sums = learner.sums(spec, Rows(actions, steps.astype(np.float64), np.ones(CHUNK)))
     exact = steps.astype(np.int64).T @ steps.astype(np.int64)
     assert (sums["products"][0] == exact[np.triu_indices(4)]).all()
     assert abs(exact).max() < 2**53

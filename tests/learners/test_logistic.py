@@ -1,0 +1,212 @@
+"""Logistic Thompson sampling against scipy: mode and curvature of each step, and of the whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.optimize import brentq, minimize
+from scipy.special import expit
+
+from bandstand.errors import StateError
+from bandstand.learners.features import Features
+from bandstand.learners.logistic import _expected, _mode
+from bandstand.learners.policies import policy_from_snapshot, solve
+from bandstand.learners.probabilities import gaussian_best
+from bandstand.learners.snapshots import build
+from bandstand.learners.statistics import Statistics
+from bandstand.schemas.spec import Spec
+from tests.learners.given import ACTIONS, batch, outcome
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+NAMES = ("logistic_thompson", "diagonal_logistic_thompson")
+PRECISION = 0.5
+TRUTH = {"red": (0.8, -1.0, 0.5), "green": (-0.4, 0.7, 0.0), "blue": (0.1, 0.2, -0.9)}
+
+
+def spec_of(name: str) -> Spec:
+    """Give a spec with an intercept, a number and a word."""
+    return Spec.model_validate(
+        {
+            "bandit": "paint",
+            "actions": ACTIONS,
+            "features": [
+                {"name": "age", "kind": "numeric", "low": 0.0, "high": 80.0},
+                {"name": "land", "kind": "categorical", "values": ["no"]},
+            ],
+            "policy": {"name": name, "prior_precision": PRECISION},
+            "reward": {"name": "click"},
+        }
+    )
+
+
+def events(count: int, seed: int = 6) -> list[dict[str, Any]]:
+    """Give clicks by chance of a logistic model an action."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        action, age = str(rng.choice(ACTIONS)), float(rng.integers(0, 81))
+        land = str(rng.choice(["no", "ch"]))
+        odds = np.dot(TRUTH[action], (1.0, age / 40 - 1, land == "no"))
+        clicks = [float(rng.random() < expit(odds))]
+        found.append(outcome(action, clicks, numeric={"age": age}, words={"land": land}))
+    return found
+
+
+def learned(spec: Spec, records: list[dict[str, Any]]) -> Statistics:
+    """Give what they teach."""
+    return Statistics.empty(spec).update(batch(records))
+
+
+def rows_of(spec: Spec, records: list[dict[str, Any]], action: str) -> tuple[Floats, Floats]:
+    """Give the features and rewards of an action."""
+    mine = [r for r in records if r["decision"]["action"] == action]
+    contexts = [
+        dict([*r["decision"]["subject_numeric"], *r["decision"]["subject_categorical"]])
+        for r in mine
+    ]
+    x = np.array([Features(spec).vector(context) for context in contexts], dtype=np.float64)
+    return x, np.array([r["rewards"][0]["value"] for r in mine])
+
+
+def covariance_of(solved_factor: Floats, dimension: int) -> Floats:
+    """Give F'F."""
+    factor = np.zeros((dimension, dimension))
+    factor[np.tril_indices(dimension)] = solved_factor
+    return np.asarray(factor.T @ factor)
+
+
+@given(st.floats(-60, 60), st.floats(1e-12, 1e9), st.floats(0, 1))
+@settings(max_examples=300, deadline=None)
+def test_the_mode_is_the_root(mean: float, variance: float, reward: float) -> None:
+    """From tiny to huge variances, for rewards at the ends and in between."""
+    gain, curvature = _mode(mean, variance, reward)
+    low, high = mean + variance * (reward - 1), mean + variance * reward
+
+    def excess(z: float) -> float:
+        return z - mean - variance * (reward - float(expit(z)))
+
+    root = brentq(excess, low - 1, high + 1, xtol=1e-13, rtol=1e-15)
+    scale = 1e-8 + 1e-12 * variance
+    assert abs(variance * (gain - (reward - float(expit(root))))) <= max(scale, 1e-9 * abs(root))
+    assert 0 <= curvature <= 0.25
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_outcome_moves_the_posterior_to_laplaces(name: str) -> None:
+    """Prior times one likelihood, its mode found by scipy, its curvature by the formula."""
+    spec, records = spec_of(name), events(60)
+    for action in ACTIONS:
+        x, y = rows_of(spec, records, action)
+        mean, precision = np.zeros(3), PRECISION * np.eye(3)
+        for row, reward in zip(x, y, strict=True):
+
+            def loss(w: Floats, m: Floats = mean, p: Floats = precision, r: Floats = row) -> float:
+                odds = float(r @ w)
+                log = np.logaddexp(0.0, odds) - reward * odds  # noqa: B023 - used at once
+                return float(log + (w - m) @ p @ (w - m) / 2)
+
+            mean = minimize(loss, mean, method="BFGS", options={"gtol": 1e-9}).x
+            share = expit(row @ mean)
+            precision = precision + share * (1 - share) * np.outer(row, row)
+            if name == NAMES[1]:
+                precision = np.diag(np.diag(precision))
+        index = ACTIONS.index(action)
+        arrays = solve(spec, learned(spec, records)).arrays
+        found = (
+            covariance_of(arrays["factor"][index], 3)
+            if name == NAMES[0]
+            else np.diag(arrays["variance"][index])
+        )
+        assert np.allclose(arrays["mean"][index], mean, atol=1e-5)
+        assert np.allclose(found, np.linalg.inv(precision), atol=1e-5)
+
+
+def test_many_outcomes_come_to_the_posterior_of_all_at_once() -> None:
+    """The chain's posterior is near Laplace's of all 3,000 outcomes together."""
+    spec, records = spec_of(NAMES[0]), events(3000)
+    arrays = solve(spec, learned(spec, records)).arrays
+    for index, action in enumerate(ACTIONS):
+        x, y = rows_of(spec, records, action)
+
+        def loss(w: Floats, x: Floats = x, y: Floats = y) -> float:
+            return float(np.logaddexp(0.0, x @ w).sum() - y @ (x @ w) + PRECISION * w @ w / 2)
+
+        mode = minimize(loss, np.zeros(3), method="BFGS").x
+        share = expit(x @ mode)
+        precision = PRECISION * np.eye(3) + (x.T * (share * (1 - share))) @ x
+        whitened = np.linalg.cholesky(precision).T @ (arrays["mean"][index] - mode)
+        assert np.linalg.norm(whitened) < 0.3  # in standard deviations
+        ratios = np.linalg.eigvals(covariance_of(arrays["factor"][index], 3) @ precision).real
+        assert (np.abs(ratios - 1) < 0.15).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_partitions_together_know_what_one_would(name: str) -> None:
+    """Four chains, merged, come near the single one, and know more than any of them."""
+    spec, records = spec_of(name), events(2000)
+    alone = learned(spec, records)
+    merged = Statistics.empty(spec)
+    for partition in range(4):
+        merged = merged.merge(learned(spec, records[partition::4]))
+    assert merged.outcomes == alone.outcomes
+    one, four = solve(spec, alone).arrays, solve(spec, merged).arrays
+    assert np.allclose(one["mean"], four["mean"], atol=0.08 if name == NAMES[0] else 0.2)
+    if name == NAMES[1]:
+        assert np.allclose(one["variance"], four["variance"], rtol=0.05)
+        return
+    for index in range(3):
+        inverse = np.linalg.inv(covariance_of(one["factor"][index], 3))
+        ratios = np.linalg.eigvals(covariance_of(four["factor"][index], 3) @ inverse).real
+        assert (np.abs(ratios - 1) < 0.15).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_probabilities_are_those_of_the_log_odds(name: str) -> None:
+    """The largest log-odds is the largest reward."""
+    spec = spec_of(name)
+    snapshot = build(spec, learned(spec, events(300)), 0, "", {})
+    solved = solve(spec, learned(spec, events(300))).arrays
+    context = {"age": 60.0, "land": "no"}
+    choice = policy_from_snapshot(snapshot).decide(context, spec.actions)
+    x = Features(spec).vector(context).astype(np.float64)
+    deviations = [
+        np.sqrt(x @ covariance_of(solved["factor"][index], 3) @ x)
+        if name == NAMES[0]
+        else np.sqrt(solved["variance"][index] @ x**2)
+        for index in range(3)
+    ]
+    expected = gaussian_best(solved["mean"] @ x, np.array(deviations))
+    assert np.allclose(choice.probabilities, expected, atol=1e-12)
+
+
+def test_scores_are_near_the_expected_reward() -> None:
+    """Within 0.02 of the integral, for log-odds up to 6 and deviations up to 5."""
+    worst = 0.0
+    for mean in np.linspace(-6, 6, 25):
+        for deviation in (0.1, 0.5, 1.0, 2.0, 5.0):
+
+            def weighed(z: float, m: float = mean, s: float = deviation) -> float:
+                return float(expit(m + s * z) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi))
+
+            exact = quad(weighed, -12, 12)[0]
+            found = _expected(np.array([mean]), np.array([deviation]))[0]
+            worst = max(worst, abs(found - exact))
+    assert 0.005 < worst < 0.02
+
+
+def test_a_chain_cannot_be_subtracted_or_take_what_is_not_finite() -> None:
+    """Both say why."""
+    spec = spec_of(NAMES[0])
+    statistics = learned(spec, events(20))
+    with pytest.raises(StateError, match="'logistic_thompson' keeps a chain"):
+        statistics.subtract(statistics)
+    broken = {name: array.copy() for name, array in statistics.arrays().items()}
+    broken["mean"].view(np.float64)[1, 2] = np.inf
+    with pytest.raises(StateError, match="mean of bandit 'paint' isn't finite"):
+        Statistics.from_arrays(spec, broken, {}, 20, None)
