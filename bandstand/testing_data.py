@@ -30,6 +30,20 @@ CONTEXTS: Final[tuple[dict[str, Any], ...]] = (
 )
 
 
+def _shared(actions: Sequence[str]) -> dict[str, Any]:
+    """Give features of actions, by which six kinds of them can be told apart, and interactions."""
+    kinds = [f"k{number}" for number in range(6)]
+    size = {action: float(number) for number, action in enumerate(actions)}
+    kind = {action: kinds[number % len(kinds)] for number, action in enumerate(actions)}
+    return {
+        "action_features": [
+            {"name": "size", "kind": "numeric", "low": 0.0, "high": 300.0, "of": size},
+            {"name": "kind", "kind": "categorical", "values": kinds, "of": kind},
+        ],
+        "interactions": [["age", "kind"], ["land", "kind"], ["age", "land"]],
+    }
+
+
 @dataclass(frozen=True)
 class Case:
     """A learner under test, as the checks see it."""
@@ -48,13 +62,20 @@ class Case:
         """Whether it learns from features."""
         return bool(learner(self.name).parameters.contextual)
 
+    @property
+    def shares_weights(self) -> bool:
+        """Whether it needs features of actions."""
+        return bool(learner(self.name).parameters.shares_weights)
+
     def spec(self, actions: int = 4, floor: float = 0.0) -> Spec:
         """Give a spec of so many actions."""
+        names = [f"a{number}" for number in range(actions)]
         return Spec.model_validate(
             {
                 "bandit": "checked",
-                "actions": [f"a{number}" for number in range(actions)],
+                "actions": names,
                 "features": list(_FEATURES) if self.contextual else [],
+                **(_shared(names) if self.shares_weights else {}),
                 "policy": {"name": self.name, **self.parameters},
                 "reward": {"name": "click", "low": -1.0, "high": 3.0, "aggregate": "sum"},
                 "floor": floor,

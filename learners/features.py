@@ -3,7 +3,8 @@
 A numeric attribute becomes ``(2 * x - low - high) / (high - low)``, so -1 at low, 1 at high; where
 it is absent, 0, the middle. A categorical one becomes a 1 in the column of its word, a hashed one
 a 1 in column ``crc32(utf8(name + "=" + word)) % buckets``; where it is absent or its word isn't in
-the vocabulary, zeros. The first column is always 1. All values are put on the grid
+the vocabulary, zeros. The first column is always 1; the last are the products of the columns of
+interactions. All values are put on the grid
 (`bandstand.learners.grid`), for serving and for learning alike, so that both see the same bits.
 """
 
@@ -13,6 +14,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from bandstand.errors import DecisionError
 from bandstand.learners.arrow import entries, flat, mask, sizes
 from bandstand.learners.grid import LIMIT, STEPS, to_steps
 from bandstand.schemas.spec import Categorical, Hashed, Numeric, Spec
+from bandstand.schemas.spec_features import column_ranges
 
 __all__ = ["Built", "Features", "bucket"]
 
@@ -95,21 +98,23 @@ class Features:
         self._numeric: dict[str, int] = {}
         self._first: dict[str, int] = {}
         self._words: dict[str, Categorical | Hashed] = {}
-        column, low, high = 1, [], []
+        low, high = [], []
+        ranges = column_ranges(spec.features, 1)
         for feature in spec.features:
             if isinstance(feature, Numeric):
-                self._numeric[feature.name] = column
+                self._numeric[feature.name] = ranges[feature.name].start
                 low.append(feature.low)
                 high.append(feature.high)
             else:
                 self._words[feature.name] = feature
-                self._first[feature.name] = column
-            column += len(feature.columns)
+                self._first[feature.name] = ranges[feature.name].start
         columns = list(self._numeric.values())
         self._numeric_columns: slice | list[int] = columns
         if columns == list(range(1, len(columns) + 1)):
             self._numeric_columns = slice(1, len(columns) + 1)  # several times as fast to assign
         self._low, self._high = np.array(low), np.array(high)
+        self._base = 1 + sum(len(columns) for columns in ranges.values())
+        self._left, self._right = _factors(spec)
         self._middle = self._low / 2 + self._high / 2
         self._half = self._high / 2 - self._low / 2
         self._vocabulary = {
@@ -149,6 +154,8 @@ class Features:
                 column = self._column(name, word)
                 if column is not None:
                     vector[column] = 1.0
+        if self._left:
+            vector[self._base :] = to_steps(self._products(vector))[0] / STEPS
         return vector
 
     def matrix(self, decisions: pa.StructArray) -> Built:
@@ -192,6 +199,8 @@ class Features:
         built = ~(logged | foreign | wrong)
         self._put_numbers(numeric, matrix, built, counters)
         self._put_words(words, matrix, built, counters)
+        if self._left:
+            matrix[:, self._base :] = self._products(to_steps(matrix)[0] / STEPS)
         vectors = decisions.field("features")
         values = flat(vectors, vectors.values).to_numpy()[np.repeat(logged, widths)]
         matrix[logged] = values.reshape(-1, self.dimension)
@@ -210,6 +219,11 @@ class Features:
         if clipped:
             counters["clipped_features"] = clipped
         return Built(steps, rejected, counters)
+
+    def _products(self, single: npt.NDArray[Any]) -> Steps:
+        """Multiply columns that are on the grid, exactly."""
+        left = single[..., self._left].astype(np.float64)
+        return np.asarray(left * single[..., self._right])
 
     def _scaled(self, raw: Steps) -> Steps:
         with np.errstate(over="ignore"):
@@ -296,6 +310,17 @@ class Features:
             matrix[hit, column_of[hit]] = 1.0
             _count(counters, "missing_features", (code < 0) & built)
             _count(counters, "unknown_categories", (code >= 0) & (column_of < 0) & built)
+
+
+def _factors(spec: Spec) -> tuple[list[int], list[int]]:
+    """Give the columns to be multiplied, in the order of their products."""
+    columns = column_ranges(spec.features, 1)
+    pairs = [
+        pair
+        for first, second in spec.interactions
+        for pair in product(columns[first], columns.get(second, ()))
+    ]
+    return [left for left, _ in pairs], [right for _, right in pairs]
 
 
 def _count(counters: dict[str, int], name: str, which: Bools) -> None:

@@ -13,11 +13,11 @@ from bandstand.learners.triangles import Floats
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import NotNegative, PolicySpec
 
-__all__ = ["LinUCB", "LinUCBSpec", "largest_bound"]
+__all__ = ["BoundSpec", "LinUCB", "LinUCBSpec", "largest_bound"]
 
 
-class LinUCBSpec(PolicySpec):
-    """The largest upper confidence bound of one linear model an action; deterministic.
+class BoundSpec(PolicySpec):
+    """What upper confidence bounds of linear models have to be told.
 
     Parameters
     ----------
@@ -29,7 +29,6 @@ class LinUCBSpec(PolicySpec):
 
     contextual: ClassVar[bool] = True
 
-    name: Literal["lin_ucb"] = "lin_ucb"
     alpha: NotNegative = 1.0
     prior_precision: Ridge = 1.0
 
@@ -37,6 +36,20 @@ class LinUCBSpec(PolicySpec):
     def explores(self) -> bool:
         """Never: all but the best bound have probability 0."""
         return False
+
+
+class LinUCBSpec(BoundSpec):
+    """The largest upper confidence bound of one linear model an action; deterministic.
+
+    Parameters
+    ----------
+    alpha
+        Width of the bound in standard deviations, 0 to 1e6.
+    prior_precision
+        Weight of the ridge, 1e-6 to 1e9; 1 in the paper.
+    """
+
+    name: Literal["lin_ucb"] = "lin_ucb"
 
 
 class LinUCB(Regressions):

@@ -15,14 +15,14 @@ from bandstand.learners.triangles import Floats
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import NotNegative, PolicySpec, Positive
 
-__all__ = ["LinearThompson", "LinearThompsonSpec", "sampled_best"]
+__all__ = ["GaussianWeightsSpec", "LinearThompson", "LinearThompsonSpec", "sampled_best"]
 
 LEAST_RIDGE: Final = 1e-6
 """Least product of prior precision and noise variance."""
 
 
-class LinearThompsonSpec(PolicySpec):
-    """Thompson sampling on one linear model of the reward an action.
+class GaussianWeightsSpec(PolicySpec):
+    """What Gaussian posteriors of a linear model's weights have to be told.
 
     The reward is scaled so that the spec's ``low`` is 0 and ``high`` is 1; the units below are
     those of the scaled reward.
@@ -42,7 +42,6 @@ class LinearThompsonSpec(PolicySpec):
 
     contextual: ClassVar[bool] = True
 
-    name: Literal["linear_thompson"] = "linear_thompson"
     prior_precision: Positive = 1.0
     noise_variance: Positive = Field(default=0.25, validate_default=True)
     exploration: NotNegative = 1.0
@@ -61,6 +60,18 @@ class LinearThompsonSpec(PolicySpec):
     def explores(self) -> bool:
         """Whether exploration is positive."""
         return self.exploration > 0
+
+
+class LinearThompsonSpec(GaussianWeightsSpec):
+    """Thompson sampling on one linear model of the reward an action.
+
+    Parameters
+    ----------
+    prior_precision, noise_variance, exploration
+        As of `GaussianWeightsSpec`.
+    """
+
+    name: Literal["linear_thompson"] = "linear_thompson"
 
 
 class LinearThompson(Regressions):

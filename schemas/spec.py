@@ -10,6 +10,7 @@ A complete file::
       - {name: age, kind: numeric, low: 18, high: 90}
       - {name: country, kind: categorical, values: [ch, de, no]}
       - {name: referrer, kind: hashed, buckets: 16}
+    interactions: [[age, country]]  # their columns are multiplied, each with each
     policy:
       name: linear_thompson         # docs/learners.md has them all
       prior_precision: 1.0
@@ -23,6 +24,12 @@ A complete file::
       default: 0                    # where no reward came
     floor: 0.01                     # least probability of every eligible action
 
+A policy whose actions share weights takes features of actions too::
+
+    action_features:
+      - {name: price, kind: numeric, low: 0, high: 20, of: {spring: 5, summer: 12, plain: 0}}
+    interactions: [[age, price]]
+
 Only ``bandit``, ``actions``, ``policy`` (its name) and ``reward`` (its name) have to be there.
 Scalars are those of YAML 1.2: ``no`` is a word, ``1e-3`` a number.
 """
@@ -33,17 +40,23 @@ import hashlib
 import json
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from bandstand.errors import SpecError
 from bandstand.schemas.spec_features import (
     ENCODING,
+    ActionCategorical,
+    ActionFeature,
+    ActionNumeric,
     Categorical,
     Feature,
     Hashed,
+    Interaction,
     Numeric,
+    checked_action_features,
+    checked_interactions,
     column_names,
 )
 from bandstand.schemas.spec_policy import Policy
@@ -59,6 +72,9 @@ __all__ = [
     "load_spec",
     "parse_spec",
 ]
+
+
+_LATER: Final = frozenset({"action_features", "interactions"})
 
 
 class Reward(BaseModel):
@@ -120,6 +136,11 @@ class Spec(BaseModel):
         What is to be maximised.
     features
         What it knows about a subject; none for a policy without context.
+    action_features
+        What it knows about actions; only for a policy whose actions share weights, which needs it.
+    interactions
+        Pairs of features whose columns are multiplied, each with each: two of the subject, or one
+        of the subject and one of the actions.
     floor
         Least probability of every eligible action, 0 to 1 / number of actions.
 
@@ -142,6 +163,8 @@ class Spec(BaseModel):
     policy: Policy
     reward: Reward
     features: tuple[Feature, ...] = ()
+    action_features: tuple[ActionFeature, ...] = Field(default=(), validate_default=True)
+    interactions: tuple[Interaction, ...] = ()
     floor: Number = 0.0
 
     @field_validator("actions")
@@ -163,6 +186,36 @@ class Spec(BaseModel):
             )
         return features
 
+    @field_validator("action_features")
+    @classmethod
+    def _usable_action_features(
+        cls, given: tuple[ActionNumeric | ActionCategorical, ...], info: ValidationInfo
+    ) -> tuple[ActionNumeric | ActionCategorical, ...]:
+        policy = info.data.get("policy")
+        if policy is not None and given and not policy.shares_weights:
+            raise ValueError(
+                f"{policy.name} has weights of its own for each action, to which its features add"
+                " nothing; remove them, or take a policy that shares weights, such as"
+                " shared_linear_thompson"
+            )
+        if policy is not None and policy.shares_weights and not given:
+            raise ValueError(
+                f"must have at least one: {policy.name} shares weights between actions, and can't"
+                " tell them apart without"
+            )
+        if "actions" in info.data and "features" in info.data:
+            checked_action_features(given, info.data["actions"], info.data["features"])
+        return given
+
+    @field_validator("interactions")
+    @classmethod
+    def _usable_interactions(
+        cls, pairs: tuple[tuple[str, str], ...], info: ValidationInfo
+    ) -> tuple[tuple[str, str], ...]:
+        if "features" not in info.data or "action_features" not in info.data:
+            return pairs
+        return checked_interactions(pairs, info.data["features"], info.data["action_features"])
+
     @field_validator("floor")
     @classmethod
     def _leaves_room(cls, floor: float, info: ValidationInfo) -> float:
@@ -177,8 +230,13 @@ class Spec(BaseModel):
         return self.floor > 0.0 or self.policy.explores
 
     def canonical(self) -> str:
-        """Give the one JSON text of this spec: all fields, sorted keys, no spaces."""
-        return _canonical(self.model_dump(mode="json"))
+        """Give the one JSON text of this spec: sorted keys, no spaces.
+
+        All fields, but for those that the first version didn't have and that are empty: so the
+        text, and with it the hash, of a spec stays what it was.
+        """
+        fields = self.model_dump(mode="json")
+        return _canonical({k: v for k, v in fields.items() if v or k not in _LATER})
 
     @cached_property
     def hash(self) -> str:
@@ -189,13 +247,16 @@ class Spec(BaseModel):
     def features_hash(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of all that the feature columns depend on."""
         features = [feature.model_dump(mode="json") for feature in self.features]
-        text = _canonical({"encoding": ENCODING, "features": features})
+        own = {feature.name for feature in self.features}
+        products = [pair for pair in self.interactions if own.issuperset(pair)]
+        columns = {"encoding": ENCODING, "features": features}
+        text = _canonical({**columns, "products": products} if products else columns)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the feature columns, the intercept first; none for a policy without context."""
-        return column_names(self.features) if self.policy.contextual else ()
+        """Names of a subject's columns, the intercept first; none for a policy without context."""
+        return column_names(self.features, self.interactions) if self.policy.contextual else ()
 
     @staticmethod
     def from_canonical(text: str) -> Spec:

@@ -1,19 +1,36 @@
-"""Context features of a spec: what they are, and the columns that they become.
+"""Features of a spec: of subjects, of actions, and their products; and their columns.
 
-A feature definition says how a subject's attributes turn into numbers. Its hash goes with every
+A feature definition says how attributes turn into numbers. The hash of a subject's goes with every
 logged vector, so that a learner knows whether it may use the vector as it stands.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from bandstand.schemas.spec_words import Number, Word, refuse_repeats
 
-__all__ = ["ENCODING", "INTERCEPT", "Categorical", "Feature", "Hashed", "Numeric", "column_names"]
+__all__ = [
+    "ENCODING",
+    "INTERCEPT",
+    "ActionCategorical",
+    "ActionFeature",
+    "ActionNumeric",
+    "Categorical",
+    "Feature",
+    "Hashed",
+    "Interaction",
+    "Numeric",
+    "checked_action_features",
+    "checked_interactions",
+    "column_names",
+    "column_ranges",
+    "product_names",
+]
 
 ENCODING = 1
 """Version of the rules by which features become columns; part of the features' hash."""
@@ -21,7 +38,7 @@ ENCODING = 1
 INTERCEPT = "intercept"
 """Name of the first column, which is always 1."""
 
-FeatureName = Annotated[Word, Field(pattern=r"^[^=#]+$")]
+FeatureName = Annotated[Word, Field(pattern=r"^[^=#*]+$")]
 
 
 class _Feature(BaseModel):
@@ -106,15 +123,139 @@ class Hashed(_Feature):
         return tuple(f"{self.name}#{bucket}" for bucket in range(self.buckets))
 
 
+class ActionNumeric(Numeric):
+    """A number that each action has.
+
+    Parameters
+    ----------
+    of
+        Every action's, in the unit of `low` and `high`.
+    """
+
+    of: dict[Word, Number]
+
+
+class ActionCategorical(Categorical):
+    """A word that each action has.
+
+    Parameters
+    ----------
+    of
+        Every action's; one of `values`.
+    """
+
+    of: dict[Word, Word]
+
+    @field_validator("of")
+    @classmethod
+    def _known(cls, of: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        values: tuple[str, ...] = info.data.get("values") or ()
+        wrong = sorted({word for word in of.values() if word not in values})
+        if values and wrong:
+            raise ValueError(
+                f"has words that aren't among values: {', '.join(map(repr, wrong))}; allowed:"
+                f" {', '.join(values)}"
+            )
+        return of
+
+
 Feature = Annotated[Numeric | Categorical | Hashed, Field(discriminator="kind")]
 
+ActionFeature = Annotated[ActionNumeric | ActionCategorical, Field(discriminator="kind")]
 
-def column_names(features: tuple[Numeric | Categorical | Hashed, ...]) -> tuple[str, ...]:
-    """Names of all columns, the intercept first, then each feature's in the order of the spec.
+Interaction = tuple[Word, Word]
+"""Names of two features whose columns are multiplied, each with each."""
+
+_Features = Sequence[Numeric | Categorical | Hashed]
+_Actions = Sequence[ActionNumeric | ActionCategorical]
+
+
+def column_names(
+    features: _Features, interactions: Sequence[tuple[str, str]] = ()
+) -> tuple[str, ...]:
+    """Name a subject's columns: the intercept, each feature's in the order of the spec, products.
+
+    Parameters
+    ----------
+    features
+        Of the subject.
+    interactions
+        Those of two of these features give columns; others are passed over.
 
     Examples
     --------
-    >>> column_names((Numeric(name="age", low=0, high=100), Hashed(name="page", buckets=2)))
-    ('intercept', 'age', 'page#0', 'page#1')
+    >>> age, page = Numeric(name="age", low=0, high=100), Hashed(name="page", buckets=2)
+    >>> column_names((age, page), [("age", "page")])
+    ('intercept', 'age', 'page#0', 'page#1', 'age*page#0', 'age*page#1')
     """
-    return (INTERCEPT, *(column for feature in features for column in feature.columns))
+    single = (INTERCEPT, *(column for feature in features for column in feature.columns))
+    return (*single, *product_names(features, features, interactions))
+
+
+def column_ranges(features: _Features, start: int = 0) -> dict[str, range]:
+    """Give the columns of each feature by its name, the first of all at `start`."""
+    ranges: dict[str, range] = {}
+    for feature in features:
+        ranges[feature.name] = range(start, start + len(feature.columns))
+        start += len(feature.columns)
+    return ranges
+
+
+def product_names(
+    lefts: _Features, rights: _Features, interactions: Sequence[tuple[str, str]]
+) -> Iterator[str]:
+    """Name the products ``left*right`` of the interactions of two lists of features."""
+    left, right = ({f.name: f.columns for f in side} for side in (lefts, rights))
+    for first, second in interactions:
+        if first in left and second in right:
+            yield from (f"{one}*{two}" for one in left[first] for two in right[second])
+
+
+def checked_action_features(given: _Actions, actions: Sequence[str], features: _Features) -> None:
+    """Check that features of actions have names of their own, and a value for each action.
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong.
+    """
+    refuse_repeats([feature.name for feature in [*features, *given]])
+    for feature in given:
+        missing = [action for action in actions if action not in feature.of]
+        unknown = [action for action in feature.of if action not in actions]
+        if missing or unknown:
+            found = [f"misses {', '.join(map(repr, missing))}"] if missing else []
+            found += [f"has {', '.join(map(repr, unknown))}, no action"] if unknown else []
+            raise ValueError(f"of {feature.name!r} {' and '.join(found)}; give each action's value")
+
+
+def checked_interactions(
+    pairs: Sequence[tuple[str, str]], features: _Features, actions: _Actions
+) -> tuple[tuple[str, str], ...]:
+    """Check interactions, and give each with the subject's feature first.
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong.
+    """
+    subjects = [feature.name for feature in features]
+    others = [feature.name for feature in actions]
+    turned: list[tuple[str, str]] = []
+    for pair in pairs:
+        first, second = pair if pair[0] in subjects else pair[::-1]
+        unknown = [name for name in pair if name not in [*subjects, *others]]
+        if unknown:
+            raise ValueError(
+                f"names {unknown[0]!r}, which is no feature; allowed:"
+                f" {', '.join([*subjects, *others])}"
+            )
+        if first not in subjects:
+            raise ValueError(
+                f"multiplies {first!r} and {second!r}, both of actions; give their product as a"
+                " feature of its own"
+            )
+        if (first, second) in turned or (second, first) in turned:
+            raise ValueError(f"has {first!r} with {second!r} twice; remove one")
+        turned.append((first, second))
+    return tuple(turned)

@@ -47,6 +47,8 @@ class PolicySpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     contextual: ClassVar[bool] = False
     """Whether it learns from the features of a spec."""
+    shares_weights: ClassVar[bool] = False
+    """Whether it has weights that actions share, told apart by features of actions."""
     needs_propensity: ClassVar[bool] = False
     """Whether an outcome teaches nothing without the propensity of its action."""
 

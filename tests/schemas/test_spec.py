@@ -173,7 +173,7 @@ def test_the_example_in_the_docs_is_a_spec() -> None:
     """The complete file in the module's docstring is accepted."""
     from bandstand.schemas import spec as module
 
-    lines = str(module.__doc__).split("::\n", 1)[1].split("\nOnly")[0]
+    lines = str(module.__doc__).split("::\n", 1)[1].split("\nA policy")[0]
     assert parse_spec(lines, "docstring").bandit == "homepage"
 
 
@@ -214,7 +214,7 @@ def test_canonical_text_that_is_no_spec_is_refused(text: str) -> None:
 
 
 words = st.text(
-    st.characters(exclude_categories=["C", "Z"], exclude_characters="|=#"), min_size=1, max_size=8
+    st.characters(exclude_categories=["C", "Z"], exclude_characters="|=#*"), min_size=1, max_size=8
 ).filter(lambda word: word != "intercept")
 numbers = st.floats(-1e300, 1e300).filter(lambda number: abs(number) > 1e-300 or number == 0)
 
