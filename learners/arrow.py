@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-__all__ = ["entries", "flat", "mask", "rows_of", "sizes"]
+__all__ = ["entries", "equal", "flat", "groups", "mask", "rows_of", "sizes"]
 
 Ints = npt.NDArray[np.int64]
+
+_EQUAL: Final = pc.get_function("equal")
 
 
 def mask(column: pa.BooleanArray) -> npt.NDArray[np.bool_]:
@@ -18,9 +22,20 @@ def mask(column: pa.BooleanArray) -> npt.NDArray[np.bool_]:
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=bool)
 
 
+def equal(column: pa.StringArray, text: str) -> pa.BooleanArray:
+    """Tell which texts of a column are this one."""
+    return _EQUAL.call([column, _scalar(text)])
+
+
+@lru_cache(maxsize=1024)
+def _scalar(text: str) -> pa.StringScalar:
+    return pa.scalar(text)
+
+
 def sizes(column: pa.ListArray | pa.MapArray) -> Ints:
     """Give the number of entries in each row, int64[n]."""
-    return np.asarray(np.diff(column.offsets.to_numpy()), dtype=np.int64)
+    offsets = column.offsets.to_numpy()
+    return np.asarray(offsets[1:] - offsets[:-1], dtype=np.int64)
 
 
 def rows_of(column: pa.ListArray | pa.MapArray) -> Ints:
@@ -44,9 +59,24 @@ def flat(column: pa.ListArray | pa.MapArray, children: pa.Array) -> pa.Array:
     children
         Its ``values``, ``keys`` or ``items``, which hold more where the column is a slice.
     """
-    offsets = column.offsets
-    first, last = offsets[0].as_py(), offsets[-1].as_py()
-    return children.slice(first, last - first)
+    offsets = column.offsets.to_numpy()
+    first = int(offsets[0])
+    return children.slice(first, int(offsets[-1]) - first)
+
+
+def groups(rows: Ints) -> tuple[Ints, Ints, Ints]:
+    """Give the distinct numbers among ascending ones, where each begins and how often it is there.
+
+    Examples
+    --------
+    >>> groups(np.array([0, 2, 2, 5]))
+    (array([0, 2, 5]), array([0, 1, 3]), array([1, 2, 1]))
+    """
+    begins = np.ones(len(rows) + 1, dtype=bool)
+    np.not_equal(rows[1:], rows[:-1], out=begins[1:-1])
+    bounds = begins.nonzero()[0]
+    starts = bounds[:-1]
+    return rows[starts], starts, bounds[1:] - starts
 
 
 def entries(column: pa.MapArray) -> tuple[Ints, list[str], npt.NDArray[Any], pa.Array]:

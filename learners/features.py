@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bandstand.errors import DecisionError
-from bandstand.learners.arrow import entries, flat, mask, sizes
+from bandstand.learners.arrow import entries, equal, flat, mask, sizes
 from bandstand.learners.grid import LIMIT, STEPS, to_steps
 from bandstand.schemas.spec import Categorical, Hashed, Numeric, Spec
 from bandstand.schemas.spec_features import column_ranges
@@ -42,14 +41,14 @@ class Built:
     Parameters
     ----------
     steps
-        float64[n, d], whole steps of the grid; finite in usable rows.
+        float32 or float64[n, d], whole steps of the grid; finite in usable rows.
     rejected
         Reason to the rows (bool[n]) that can't be used for it; no row has two reasons.
     counters
         ``clipped_features``, ``missing_features``, ``unknown_categories``: values, where any.
     """
 
-    steps: Steps
+    steps: npt.NDArray[np.floating[Any]]
     rejected: Mapping[str, Bools] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
 
@@ -180,16 +179,16 @@ class Features:
             return Built(np.zeros((count, 0)))
         vectors = decisions.field("features")
         widths = sizes(vectors)
-        ours = mask(pc.equal(decisions.field("features_hash"), self.hash))
-        logged = ours & (widths == self.dimension)
-        if logged.all():
+        ours = equal(decisions.field("features_hash"), self.hash)
+        wide = widths == self.dimension
+        if ours.true_count == count and wide.all():
             matrix = flat(vectors, vectors.values).to_numpy().reshape(count, self.dimension)
             return self._checked(matrix, {}, {})
-        return self._mixed(decisions, ours, logged, widths)
+        return self._mixed(decisions, mask(ours), mask(ours) & wide, widths)
 
     def _mixed(self, decisions: pa.StructArray, ours: Bools, logged: Bools, widths: Ints) -> Built:
         numeric, words = decisions.field("subject_numeric"), decisions.field("subject_categorical")
-        anonymous = mask(pc.equal(decisions.field("features_hash"), ""))
+        anonymous = mask(equal(decisions.field("features_hash"), ""))
         bare = (sizes(numeric) == 0) & (sizes(words) == 0)
         foreign = ~ours & bare & (~anonymous | (widths > 0))
         wrong = ours & (widths > 0) & ~logged
@@ -210,14 +209,14 @@ class Features:
     def _checked(
         self, matrix: npt.NDArray[Any], rejected: dict[str, Bools], counters: dict[str, int]
     ) -> Built:
-        finite = np.isfinite(matrix)
-        if not finite.all():
-            bad = ~finite.all(axis=1)
-            rejected["features_not_finite"] = bad
-            matrix = np.where(bad[:, None], 0.0, matrix)
-        steps, clipped = to_steps(matrix)
-        if clipped:
-            counters["clipped_features"] = clipped
+        steps, odd = to_steps(matrix)
+        if odd:
+            bad = ~np.isfinite(matrix).all(axis=1)
+            if bad.any():
+                rejected["features_not_finite"] = bad
+                steps, odd = to_steps(np.where(bad[:, None], 0.0, matrix))
+            if odd:
+                counters["clipped_features"] = odd
         return Built(steps, rejected, counters)
 
     def _products(self, single: npt.NDArray[Any]) -> Steps:

@@ -16,7 +16,7 @@ Integers under addition are a commutative group; so are the statistics made of t
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ HEADROOM: Final = 2**62
 """Magnitude that no total may reach."""
 
 
-def to_steps(values: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], int]:
+def to_steps(values: npt.ArrayLike) -> tuple[npt.NDArray[np.floating[Any]], int]:
     """Put values on the grid.
 
     Parameters
@@ -59,23 +59,25 @@ def to_steps(values: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], int]:
     Returns
     -------
     steps
-        Whole numbers of at most ``LIMIT * STEPS`` steps, as float64; halves go to the even step.
-        Not-a-number stays what it is.
+        Whole numbers of at most ``LIMIT * STEPS`` steps; halves go to the even step. Float32 for
+        values in float32, which holds them as well, else float64. Not-a-number stays what it is.
     clipped
-        How many values were cut.
+        How many values were cut, or are no numbers.
 
     Examples
     --------
     >>> to_steps([0.5, 1 / 4096 + 1e-9, -33.0])
     (array([ 2.04800e+03,  1.00000e+00, -1.31072e+05]), 1)
     """
+    values = np.asarray(values)
+    kind = np.float32 if values.dtype == np.float32 else np.float64
     with np.errstate(over="ignore"):
-        steps = np.multiply(values, float(STEPS), dtype=np.float64)
+        steps = np.multiply(values, kind(STEPS), dtype=kind)
     np.rint(steps, out=steps)
     most = float(LIMIT * STEPS)
-    if steps.size == 0 or np.abs(steps).max() <= most:
+    if steps.size == 0 or max(steps.max(), -steps.min()) <= most:
         return steps, 0
-    clipped = int(np.count_nonzero(np.abs(steps) > most))
+    clipped = int(np.count_nonzero(~(np.abs(steps) <= most)))
     return np.clip(steps, -most, most, out=steps), clipped
 
 

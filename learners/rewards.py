@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from bandstand.learners.arrow import flat, mask, rows_of
+from bandstand.learners.arrow import equal, flat, groups, mask, rows_of
 from bandstand.schemas.spec import Reward
 
 __all__ = ["reduce"]
@@ -45,11 +44,11 @@ def reduce(reward: Reward, rewards: pa.ListArray) -> tuple[Floats, dict[str, int
     """
     count = len(rewards)
     entries = flat(rewards, rewards.values)
-    counting = mask(pc.equal(entries.field("name"), reward.name))
+    counting = mask(equal(entries.field("name"), reward.name))
     rows, raw = rows_of(rewards)[counting], entries.field("value").to_numpy()[counting]
 
     values = np.full(count, reward.default)
-    found, starts, sizes = np.unique(rows, return_index=True, return_counts=True)
+    found, starts, sizes = groups(rows)
     if len(found):
         values[found] = _AGGREGATES[reward.aggregate](raw, starts, sizes)
     cut = np.clip(values, reward.low, reward.high)

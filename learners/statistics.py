@@ -6,7 +6,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from bandstand.learners.rewards import reduce
 from bandstand.schemas.spec import Spec
 
 __all__ = ["Statistics"]
+
+_SPECS: Final = 4096
+"""Specs of which is kept what only depends on them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +172,7 @@ class Statistics:
         self._refuse_foreign(other)
         learner = learner_of(self.spec)
         if not isinstance(learner, ChainedLearner):
-            sums = _added(self.sums, other.sums, 1)
+            sums = _combined(np.add, self.sums, other.sums)
         elif self.outcomes and other.outcomes:
             sums = learner.merge(self.spec, self.sums, other.sums)
         else:
@@ -190,7 +194,7 @@ class Statistics:
                 f" {self.spec.policy.name!r} keeps a chain, in which each outcome builds on those"
                 " before it; learn anew from the outcomes that are to count"
             )
-        sums = _added(self.sums, other.sums, -1)
+        sums = _combined(np.subtract, self.sums, other.sums)
         counters = {name: -count for name, count in other.counters.items()}
         return self._grown(sums, counters, -other.outcomes, None)
 
@@ -212,9 +216,9 @@ class Statistics:
         return Statistics(self.spec, sums, kept, self.outcomes + outcomes, max(times, default=None))
 
 
-def _added(first: Whole, second: Whole, sign: int) -> Whole:
+def _combined(how: np.ufunc, first: Whole, second: Whole) -> Whole:
     # Both are below 2**62, so their sum is below 2**63 and can't wrap before it is checked.
-    return {name: array + sign * second[name] for name, array in first.items()}
+    return {name: how(array, second[name]) for name, array in first.items()}
 
 
 def _refuse_lost(spec: Spec, sums: Whole) -> None:
@@ -262,7 +266,7 @@ def _read(spec: Spec, batch: pa.RecordBatch) -> _Read:
         batch = batch.filter(decisions.is_valid())
         decisions = batch.column("decision")
     actions = _action_indexes(spec, decisions)
-    built = Features(spec).matrix(decisions)
+    built = _features(spec).matrix(decisions)
     values, clipped = reduce(spec.reward, batch.column("rewards"))
     counters.update({**built.counters, **clipped})
 
@@ -273,18 +277,29 @@ def _read(spec: Spec, batch: pa.RecordBatch) -> _Read:
         reasons["propensity"] = ~((propensities > 0) & (propensities <= 1))
     good = _reject(counters, reasons)
     reward = (values - spec.reward.low) / (spec.reward.high - spec.reward.low)
-    steps = np.column_stack([built.steps, to_steps(reward)[0]])
-    times = decisions.field("ts")
+    steps = np.empty((len(actions), built.steps.shape[1] + 1))
+    steps[:, :-1], steps[:, -1] = built.steps, to_steps(reward)[0]
+    times = decisions.field("ts").view(pa.int64()).to_numpy()
     if not good.all():
         actions, steps, propensities = actions[good], steps[good], propensities[good]
-        times = times.filter(pa.array(good))
-    newest = pc.max(times.cast(pa.int64())).as_py()
+        times = times[good]
+    newest = int(times.max()) if len(times) else None
     return _Read(Rows(actions, steps, propensities), counters, newest)
 
 
 def _action_indexes(spec: Spec, decisions: pa.StructArray) -> npt.NDArray[np.int16]:
-    found = pc.index_in(decisions.field("action"), pa.array(spec.actions))
-    return np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int16)
+    found = pc.index_in(decisions.field("action"), options=_lookup(spec))
+    return np.asarray((found.fill_null(-1) if found.null_count else found).to_numpy(), np.int16)
+
+
+@lru_cache(maxsize=_SPECS)
+def _lookup(spec: Spec) -> pc.SetLookupOptions:
+    return pc.SetLookupOptions(pa.array(spec.actions))
+
+
+@lru_cache(maxsize=_SPECS)
+def _features(spec: Spec) -> Features:
+    return Features(spec)
 
 
 def _reject(

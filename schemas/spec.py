@@ -224,6 +224,10 @@ class Spec(BaseModel):
             raise ValueError(f"must lie between 0 and 1 / number of actions ({most:g})")
         return floor
 
+    def __hash__(self) -> int:
+        """Hash it by its text, found once: specs are keys of caches on the way of every batch."""
+        return hash(self.hash)
+
     @property
     def evaluable(self) -> bool:
         """Whether its logs can be used to evaluate other policies: any action may be taken."""
