@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["entries", "equal", "flat", "groups", "mask", "rows_of", "sizes"]
+__all__ = ["entries", "equal", "flat", "groups", "mask", "numbers", "rows_of", "sizes"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -96,3 +96,20 @@ def entries(column: pa.MapArray) -> tuple[Ints, list[str], npt.NDArray[Any], pa.
     keys = flat(column, column.keys).dictionary_encode()
     names = keys.dictionary.to_pylist()
     return rows_of(column), names, keys.indices.to_numpy(), flat(column, column.items)
+
+
+def numbers(column: pa.MapArray, key: str, absent: float | None = None) -> npt.NDArray[np.float64]:
+    """Give the value of one key in each row, float64[n].
+
+    Where it isn't there, `absent`, or not-a-number. Of a key that stands twice the last counts.
+
+    Examples
+    --------
+    >>> kind = pa.map_(pa.string(), pa.float64())
+    >>> maps = pa.array([[("a", 1.0), ("a", 2.0)], [("b", 3.0)]], kind)
+    >>> numbers(maps, "a"), numbers(maps, "a", absent=7.0)
+    (array([ 2., nan]), array([2., 7.]))
+    """
+    found = pc.map_lookup(column, pa.scalar(key, column.type.key_type), "last")
+    filled = found.fill_null(np.nan if absent is None else absent)
+    return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.float64)

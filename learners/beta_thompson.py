@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
-from bandstand.learners.contextless import ContextlessPolicy
+from bandstand.learners.contextless import WEIGHTED, ContextlessPolicy, counted
 from bandstand.learners.grid import STEPS
 from bandstand.learners.probabilities import beta_best
 from bandstand.learners.protocols import Rows, Solved, Whole
@@ -52,6 +51,7 @@ class BetaThompson:
     """
 
     parameters = BetaThompsonSpec
+    weighted = WEIGHTED
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``outcomes`` per action; ``reward``: sum of r per action, in steps of 1/4096."""
@@ -59,10 +59,7 @@ class BetaThompson:
 
     def sums(self, spec: Spec, rows: Rows) -> Whole:
         """Sum up outcomes, exactly."""
-        count = len(spec.actions)
-        outcomes = np.bincount(rows.actions, minlength=count)
-        reward = np.bincount(rows.actions, weights=rows.steps[:, -1], minlength=count)
-        return {"outcomes": outcomes.astype(np.int64), "reward": reward.astype(np.int64)}
+        return counted(rows, len(spec.actions))
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
         """Add the prior: ``successes`` and ``failures`` per action."""

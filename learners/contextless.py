@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from bandstand.learners.probabilities import with_floor
 from bandstand.learners.protocols import Choice, Rows, Whole, eligible_indexes
 from bandstand.schemas.spec import Spec
 
-__all__ = ["ContextlessPolicy", "Floats", "Moments", "sample_variance"]
+__all__ = ["WEIGHTED", "ContextlessPolicy", "Floats", "Moments", "counted", "sample_variance"]
 
 CACHE = 4096
 """Sets of eligible actions whose probabilities a policy remembers."""
@@ -23,8 +23,14 @@ Floats = npt.NDArray[np.float64]
 _NO_FEATURES = np.zeros(0, dtype=np.float32)
 
 
+WEIGHTED: Final = {"outcomes": STEPS * STEPS, "reward": STEPS}
+"""By how much finer these sums are where outcomes have weights."""
+
+
 class Moments:
     """Number, sum and sum of squares of the scaled rewards of each action."""
+
+    weighted = WEIGHTED
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``outcomes``, ``reward`` (in 2**-12) and ``squares`` (in 2**-24) per action."""
@@ -33,12 +39,8 @@ class Moments:
     def sums(self, spec: Spec, rows: Rows) -> Whole:
         """Sum up outcomes, exactly."""
         count, reward = len(spec.actions), rows.steps[:, -1]
-        found = {
-            "outcomes": np.bincount(rows.actions, minlength=count),
-            "reward": np.bincount(rows.actions, weights=reward, minlength=count),
-            "squares": np.bincount(rows.actions, weights=reward * reward, minlength=count),
-        }
-        return {name: array.astype(np.int64) for name, array in found.items()}
+        squares = np.bincount(rows.actions, weights=reward * reward, minlength=count)
+        return {**counted(rows, count), "squares": squares.astype(np.int64)}
 
     def means(self, sums: Whole, absent: float) -> Floats:
         """Give each action's mean scaled reward; `absent` for one without outcomes."""
@@ -46,14 +48,30 @@ class Moments:
         return np.where(outcomes > 0, sums["reward"] / STEPS / np.maximum(outcomes, 1), absent)
 
 
+def counted(rows: Rows, actions: int) -> Whole:
+    """Sum up ``outcomes`` and ``reward`` per action, exactly.
+
+    In 1 and 2**-12; both in 2**-24 where outcomes have weights (`WEIGHTED`).
+    """
+    outcomes, reward = None, rows.steps[:, -1]
+    if rows.roots is not None:
+        outcomes, reward = rows.roots * rows.roots, rows.roots * reward
+    found = {
+        "outcomes": np.bincount(rows.actions, weights=outcomes, minlength=actions),
+        "reward": np.bincount(rows.actions, weights=reward, minlength=actions),
+    }
+    return {name: array.astype(np.int64) for name, array in found.items()}
+
+
 def sample_variance(sums: Whole) -> Floats:
     """Give the variance of each action's scaled rewards around their mean; 0 without outcomes.
 
-    Computed from whole numbers of any size, so that nothing cancels.
+    Computed from whole numbers of any size, so that nothing cancels; from floats where outcomes
+    have weights.
     """
     return np.array(
         [
-            (n * squares - total * total) / (n * n * STEPS * STEPS) if n else 0.0
+            max(0, n * squares - total * total) / (n * n * STEPS * STEPS) if n else 0.0
             for n, total, squares in zip(
                 sums["outcomes"].tolist(),
                 sums["reward"].tolist(),

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bandstand.learners.contextless import ContextlessPolicy
+from bandstand.learners.contextless import WEIGHTED, ContextlessPolicy, counted
 from bandstand.learners.grid import STEPS, whole
 from bandstand.learners.protocols import Rows, Solved, Whole
 from bandstand.learners.softmax import softmax
@@ -50,6 +50,7 @@ class Exp3:
     """
 
     parameters = Exp3Spec
+    weighted = WEIGHTED
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``outcomes``, ``reward`` and ``gain`` (reward over propensity) per action.
@@ -61,13 +62,10 @@ class Exp3:
     def sums(self, spec: Spec, rows: Rows) -> Whole:
         """Sum up outcomes, exactly."""
         count, reward = len(spec.actions), rows.steps[:, -1]
-        gain = whole(reward / rows.propensities)
-        found = {
-            "outcomes": np.bincount(rows.actions, minlength=count),
-            "reward": np.bincount(rows.actions, weights=reward, minlength=count),
-            "gain": np.bincount(rows.actions, weights=gain, minlength=count),
-        }
-        return {name: array.astype(np.int64) for name, array in found.items()}
+        if rows.roots is not None:
+            reward = rows.roots / STEPS * reward
+        gain = np.bincount(rows.actions, whole(reward / rows.propensities), count)
+        return {**counted(rows, count), "gain": gain.astype(np.int64)}
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
         """Give ``mean`` per action, in scaled rewards, and ``gain`` as above."""

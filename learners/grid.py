@@ -29,6 +29,7 @@ __all__ = [
     "STEPS",
     "refuse_overflow",
     "to_steps",
+    "weigh",
     "whole",
 ]
 
@@ -79,6 +80,38 @@ def to_steps(values: npt.ArrayLike) -> tuple[npt.NDArray[np.floating[Any]], int]
         return steps, 0
     clipped = int(np.count_nonzero(~(np.abs(steps) <= most)))
     return np.clip(steps, -most, most, out=steps), clipped
+
+
+def weigh(
+    steps: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]:
+    """Multiply rows by the square root of their weight, so that their products have the weight.
+
+    Parameters
+    ----------
+    steps
+        float64[n, d], whole steps.
+    weights
+        float64[n], 0 to 1000.
+
+    Returns
+    -------
+    steps
+        float64[n, d], whole steps, cut as by `to_steps`.
+    roots
+        float64[n], the square roots, in whole steps: what a column of ones became.
+    clipped
+        How many values were cut.
+
+    Examples
+    --------
+    >>> weigh(np.array([[4096.0, 100.0], [1.0, 3e5]]), np.array([4.0, 2.0]))[:2]
+    (array([[8.19200e+03, 2.00000e+02],
+           [1.00000e+00, 1.31072e+05]]), array([8192., 5793.]))
+    """
+    roots: npt.NDArray[np.float64] = np.sqrt(weights)
+    rows, clipped = to_steps(steps / STEPS * roots[:, None])
+    return rows.astype(np.float64), np.rint(roots * STEPS), clipped
 
 
 def whole(steps: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ Ridge = Annotated[float, Field(strict=True, ge=1e-6, le=1e9)]
 class Regressions:
     """Products of the features and scaled rewards of each action, and their ridge regressions."""
 
+    weighted: ClassVar[Mapping[str, int]] = {"outcomes": STEPS * STEPS}
+
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``outcomes`` per action; ``products`` per action.
 
@@ -52,6 +54,8 @@ class Regressions:
             if size:
                 _put_square(columns[:, ends[action] - size : ends[action]], square)
                 products[action] = entries.take(upper)
+        if rows.roots is not None:
+            outcomes = np.bincount(rows.actions, rows.roots * rows.roots, count)
         return {"outcomes": outcomes.astype(np.int64), "products": products}
 
     def regress(self, spec: Spec, sums: Whole, ridge: float, noise_variance: float) -> Solved:

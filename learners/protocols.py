@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, npt.NDArray[np.float64]]
-Whole = Mapping[str, npt.NDArray[np.int64]]
+Whole = Mapping[str, npt.NDArray[Any]]
+"""Sums by name: int64, whole steps."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,15 @@ class Rows:
         float64[n, d + 1], whole steps of the grid: the features, then the scaled reward (0 to 1).
     propensities
         float64[n], above 0 and at most 1; all 1 for a learner that doesn't need them.
+    roots
+        float64[n], the square root of each outcome's weight, in whole steps; the rows in `steps`
+        are multiplied by it. None where each counts once.
     """
 
     actions: npt.NDArray[np.integer[Any]]
     steps: npt.NDArray[np.float64]
     propensities: npt.NDArray[np.float64]
+    roots: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,10 @@ class Learner(Protocol):
 
     Storing, counting and digesting what it keeps is the same for all learners, see
     `bandstand.learners.statistics.Statistics`. A learner keeps nothing itself.
+
+    One that can learn from outcomes with weights (`Rows.roots`) has an attribute ``weighted``: by
+    how much finer each sum's steps are then, by name, 1 where it isn't there. `solve` is given such
+    sums in their usual steps, as float64.
     """
 
     @property

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 
 from bandstand.errors import StateError
 from bandstand.learners.features import Features
-from bandstand.learners.grid import CHUNK, refuse_overflow, to_steps
+from bandstand.learners.grid import CHUNK, refuse_overflow, to_steps, weigh
 from bandstand.learners.protocols import ChainedLearner, Rows, Whole
 from bandstand.learners.registry import learner_of
-from bandstand.learners.rewards import reduce
+from bandstand.learners.rewards import activated, earn, weights
 from bandstand.schemas.spec import Spec
 
 __all__ = ["Statistics"]
@@ -140,10 +140,11 @@ class Statistics:
             The sum, with these counters grown: ``rejected_no_decision`` (oversize),
             ``rejected_action`` (not in the spec), ``rejected_features_hash``,
             ``rejected_features_width``, ``rejected_features_not_finite``,
-            ``rejected_reward_not_finite``, ``rejected_propensity`` (not above 0 and up to 1, where
-            the learner needs it) count outcomes that weren't learned, each under its first
-            reason; ``clipped_reward``, ``clipped_features``, ``missing_features``,
-            ``unknown_categories`` count values.
+            ``rejected_reward_not_finite``, ``rejected_cost``, ``rejected_propensity`` (not above 0
+            and up to 1, where the learner needs it), ``rejected_keep_probability`` count outcomes
+            that weren't learned, each under its first reason; so does ``not_activated``, before
+            all but the first. ``clipped_reward``, ``clipped_features``, ``clipped_weighted``,
+            ``clipped_keep_probability``, ``missing_features``, ``unknown_categories`` count values.
 
         Raises
         ------
@@ -157,7 +158,7 @@ class Statistics:
             if isinstance(learner, ChainedLearner):
                 sums = learner.advance(self.spec, total.sums, read.rows)
             else:
-                sums = _added(total.sums, learner.sums(self.spec, read.rows), 1)
+                sums = _combined(np.add, total.sums, learner.sums(self.spec, read.rows))
             total = total._grown(sums, read.counters, len(read.rows.actions), read.newest)
         return total
 
@@ -260,31 +261,46 @@ class _Read(NamedTuple):
 def _read(spec: Spec, batch: pa.RecordBatch) -> _Read:
     """Read at most CHUNK rows."""
     counters: Counter[str] = Counter()
+    batch = _countable(spec, batch, counters)
     decisions = batch.column("decision")
-    if decisions.null_count:
-        counters["rejected_no_decision"] = decisions.null_count
-        batch = batch.filter(decisions.is_valid())
-        decisions = batch.column("decision")
     actions = _action_indexes(spec, decisions)
     built = _features(spec).matrix(decisions)
-    values, clipped = reduce(spec.reward, batch.column("rewards"))
-    counters.update({**built.counters, **clipped})
-
-    reasons = {"action": actions < 0, **built.rejected, "reward_not_finite": np.isnan(values)}
+    earned = earn(spec.reward, batch.column("rewards"), decisions)
+    counters.update({**built.counters, **earned.counters})
+    reasons = {"action": actions < 0, **built.rejected, **earned.rejected}
     propensities = np.ones(len(actions))
     if spec.policy.needs_propensity:
         propensities = decisions.field("propensity").to_numpy(zero_copy_only=False)
         reasons["propensity"] = ~((propensities > 0) & (propensities <= 1))
-    good = _reject(counters, reasons)
-    reward = (values - spec.reward.low) / (spec.reward.high - spec.reward.low)
-    steps = np.empty((len(actions), built.steps.shape[1] + 1))
+    reward = (earned.values - spec.reward.low) / (spec.reward.high - spec.reward.low)
+    steps, roots = np.empty((len(actions), built.steps.shape[1] + 1)), None
     steps[:, :-1], steps[:, -1] = built.steps, to_steps(reward)[0]
+    if spec.reward.keep_probability is not None:
+        weighed = weights(spec.reward.keep_probability, decisions)
+        reasons.update(weighed.rejected)
+        steps, roots, clipped = weigh(steps, weighed.values)
+        counters.update({**weighed.counters, "clipped_weighted": clipped})
+    good = _reject(counters, reasons)
     times = decisions.field("ts").view(pa.int64()).to_numpy()
     if not good.all():
         actions, steps, propensities = actions[good], steps[good], propensities[good]
+        roots = None if roots is None else roots[good]
         times = times[good]
     newest = int(times.max()) if len(times) else None
-    return _Read(Rows(actions, steps, propensities), counters, newest)
+    return _Read(Rows(actions, steps, propensities, roots), +counters, newest)
+
+
+def _countable(spec: Spec, batch: pa.RecordBatch, counters: Counter[str]) -> pa.RecordBatch:
+    """Leave out, and count, outcomes of which nothing else matters."""
+    decisions = batch.column("decision")
+    if decisions.null_count:
+        counters["rejected_no_decision"] = decisions.null_count
+        batch = batch.filter(decisions.is_valid())
+    if spec.reward.activation is not None:
+        counting = activated(spec.reward.activation, batch.column("rewards"))
+        counters["not_activated"] = int(np.count_nonzero(~counting))
+        batch = batch.filter(pa.array(counting))
+    return batch
 
 
 def _action_indexes(spec: Spec, decisions: pa.StructArray) -> npt.NDArray[np.int16]:

@@ -21,7 +21,7 @@ A complete file::
       aggregate: first              # first, last, sum, max, min, mean, count
       low: 0                        # range of the aggregate; values outside are cut and counted
       high: 1
-      default: 0                    # where no reward came
+      default: 0                    # where no reward came; more: docs/rewards.md
     floor: 0.01                     # least probability of every eligible action
 
 A policy whose actions share weights takes features of actions too::
@@ -40,7 +40,6 @@ import hashlib
 import json
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -59,7 +58,8 @@ from bandstand.schemas.spec_features import (
     checked_interactions,
     column_names,
 )
-from bandstand.schemas.spec_policy import Policy
+from bandstand.schemas.spec_policy import Policy, learner
+from bandstand.schemas.spec_reward import Reward
 from bandstand.schemas.spec_words import Name, Number, Word, refuse_repeats
 from bandstand.schemas.spec_yaml import Document, describe, read_yaml
 
@@ -72,49 +72,6 @@ __all__ = [
     "load_spec",
     "parse_spec",
 ]
-
-
-_LATER: Final = frozenset({"action_features", "interactions"})
-
-
-class Reward(BaseModel):
-    """How the raw rewards of an outcome become one number.
-
-    Parameters
-    ----------
-    name
-        Which rewards count.
-    aggregate
-        What is made of several; ``count`` is their number.
-    low, high
-        Range of the aggregate, in the reward's own unit; values outside are cut and counted.
-    default
-        The number where no reward came; in [low, high].
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Word
-    aggregate: Literal["first", "last", "sum", "max", "min", "mean", "count"] = "first"
-    low: Number = 0.0
-    high: Number = Field(default=1.0, validate_default=True)
-    default: Number = Field(default=0.0, validate_default=True)
-
-    @field_validator("high")
-    @classmethod
-    def _above_low(cls, high: float, info: ValidationInfo) -> float:
-        low = info.data.get("low")
-        if low is not None and not (low < high and high - low < float("inf")):
-            raise ValueError(f"must be greater than low ({low:g}), by a finite amount")
-        return high
-
-    @field_validator("default")
-    @classmethod
-    def _in_range(cls, default: float, info: ValidationInfo) -> float:
-        low, high = info.data.get("low"), info.data.get("high")
-        if low is not None and high is not None and not low <= default <= high:
-            raise ValueError(f"must lie between low ({low:g}) and high ({high:g})")
-        return default
 
 
 class Spec(BaseModel):
@@ -156,6 +113,7 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # What is left out of the canonical text at its default came later: older specs keep their hash.
     bandit: Name
     description: str = ""
     lane: Name = "default"
@@ -163,14 +121,31 @@ class Spec(BaseModel):
     policy: Policy
     reward: Reward
     features: tuple[Feature, ...] = ()
-    action_features: tuple[ActionFeature, ...] = Field(default=(), validate_default=True)
-    interactions: tuple[Interaction, ...] = ()
+    action_features: tuple[ActionFeature, ...] = Field(
+        default=(), validate_default=True, exclude_if=lambda given: not given
+    )
+    interactions: tuple[Interaction, ...] = Field(default=(), exclude_if=lambda pairs: not pairs)
     floor: Number = 0.0
 
     @field_validator("actions")
     @classmethod
     def _distinct_actions(cls, actions: tuple[str, ...]) -> tuple[str, ...]:
         return refuse_repeats(actions, least=1)
+
+    @field_validator("reward")
+    @classmethod
+    def _of_this_bandit(cls, reward: Reward, info: ValidationInfo) -> Reward:
+        known, policy = info.data.get("actions"), info.data.get("policy")
+        costs = reward.cost.actions if reward.cost else ()
+        unknown = [action for action in costs if known is not None and action not in known]
+        if unknown:
+            raise ValueError(
+                f"has a cost of unknown actions: {', '.join(map(repr, unknown))};"
+                f" allowed: {', '.join(known or ())}"
+            )
+        if reward.keep_probability and policy and not hasattr(learner(policy.name), "weighted"):
+            raise ValueError(f"has a keep_probability, but {policy.name} can't weigh outcomes")
+        return reward
 
     @field_validator("features")
     @classmethod
@@ -234,13 +209,8 @@ class Spec(BaseModel):
         return self.floor > 0.0 or self.policy.explores
 
     def canonical(self) -> str:
-        """Give the one JSON text of this spec: sorted keys, no spaces.
-
-        All fields, but for those that the first version didn't have and that are empty: so the
-        text, and with it the hash, of a spec stays what it was.
-        """
-        fields = self.model_dump(mode="json")
-        return _canonical({k: v for k, v in fields.items() if v or k not in _LATER})
+        """Give the one JSON text of this spec: sorted keys, no spaces, defaults filled in."""
+        return _canonical(self.model_dump(mode="json"))
 
     @cached_property
     def hash(self) -> str:

@@ -70,6 +70,7 @@ def outcome(
     words: Mapping[str, str] | Sequence[tuple[str, str]] = (),
     vector: Sequence[float] = (),
     features_hash: str = "",
+    eligible: Sequence[tuple[str, Sequence[tuple[str, float]]]] = (),
     ts: int = 1_000,
 ) -> dict[str, Any]:
     """Give an outcome record; bare rewards are clicks."""
@@ -89,7 +90,10 @@ def outcome(
         "features": list(vector),
         "subject_numeric": list(dict(numeric).items() if isinstance(numeric, dict) else numeric),
         "subject_categorical": list(words.items() if isinstance(words, dict) else words),
-        "actions": [],
+        "actions": [
+            {"action": name, "probability": None, "numeric": list(numbers), "categorical": []}
+            for name, numbers in eligible
+        ],
         "metadata": [],
     }
     frame = {"source_offset": 0, "window_ms": 1, "backward_ms": 0, "grace_ms": 0}

@@ -127,6 +127,37 @@ def test_every_mistake_is_named_at_once() -> None:
             "b.yaml:3: policy.noise_variance: 0.25 times prior_precision (1e-06) must be at least",
         ),
         ({"reward": "{name: c, low: 1}"}, "b.yaml:4: reward.high: 1.0 must be greater than low"),
+        ({"reward": "{name: c, low: 3, high: 4}"}, "reward.default: 0.0 must lie between low (3)"),
+        (
+            {"reward": "{name: c, plus: [{name: d, weight: 3, default: 1}]}"},
+            "reward.default: 0.0 gives 3 where no reward came, which must lie between low (0)",
+        ),
+        (
+            {"reward": "{name: c, plus: [{name: d}, {name: d, aggregate: sum}, {name: d}]}"},
+            "must be distinct; repeated: 'first of d'",
+        ),
+        ({"reward": "{name: c, plus: [{name: c}]}"}, "must be distinct; repeated: 'first of c'"),
+        (
+            {"reward": "{name: c, plus: [{wieght: 3}]}"},
+            "reward.plus[0].wieght: unknown key; did you mean 'weight'? allowed: name, aggregate,",
+        ),
+        ({"reward": "{name: c, cost: {}}"}, "reward.cost: {} names nothing that costs; give"),
+        (
+            {"reward": "{name: c, cost: {actions: {x: 0.5}}}"},
+            "leaves -0.5 of 'x' where no reward came, which must lie between low (0) and high (1)",
+        ),
+        (
+            {"reward": "{name: c, low: -1, cost: {actions: {z: 0.5}}}"},
+            "has a cost of unknown actions: 'z'; allowed: x, y",
+        ),
+        (
+            {"reward": "{name: c, low: -1, cost: {actions: {x: 0.5}, absent: 1}}"},
+            "b.yaml:4: reward.cost.absent: 1 is for attributes; give action_attribute or",
+        ),
+        (
+            {"reward": "{name: c, keep_probability: {attribute: a, least: 1e-4}}"},
+            "reward.keep_probability.least: 0.0001: should be greater than or equal to 0.001",
+        ),
         ({"more": "floor: 0.6"}, "b.yaml:5: floor: 0.6 must lie between 0 and 1 / number of"),
         ({"more": "floor: true"}, "b.yaml:5: floor: True: should be a valid number"),
         ({"more": "features: [{name: a, kind: hashed, buckets: 3}]"}, "learns without context"),
@@ -175,6 +206,16 @@ def test_the_example_in_the_docs_is_a_spec() -> None:
 
     lines = str(module.__doc__).split("::\n", 1)[1].split("\nA policy")[0]
     assert parse_spec(lines, "docstring").bandit == "homepage"
+
+
+def test_the_page_of_rewards_has_a_spec() -> None:
+    """The file in docs/rewards.md is accepted, and has every key that may stand under reward."""
+    text = Path("docs/rewards.md").read_text().split("```yaml\n")[1].split("```")[0]
+    given = parse_spec(text, "docs/rewards.md").reward
+    assert given.cost is not None
+    assert given.keep_probability is not None
+    for model in (given, given.plus[0], given.cost, given.keep_probability):
+        assert model.model_fields_set == set(type(model).model_fields)
 
 
 def test_hash_ignores_layout_and_order_of_keys() -> None:
