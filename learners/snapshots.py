@@ -11,7 +11,7 @@ from bandstand.learners.policies import solve
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 
-__all__ = ["build", "newer", "version_of"]
+__all__ = ["build", "newer", "rank", "version_of"]
 
 
 def version_of(epoch: int, outcomes: int, digest: str) -> str:
@@ -41,10 +41,22 @@ def newer(version: str, than: str) -> bool:
     >>> newer("3-1200-aa", than="3-999-bb"), newer("3-1200-aa", than="4-0-bb"), newer("0-0-aa", "")
     (True, False, True)
     """
-    return _rank(version) > _rank(than)
+    return rank(version) > rank(than)
 
 
-def _rank(version: str) -> tuple[int, int]:
+def rank(version: str) -> tuple[int, int]:
+    """Take a version's epoch and number of outcomes out of it; -1 and -1 for the empty one.
+
+    Raises
+    ------
+    StateError
+        If it isn't a version.
+
+    Examples
+    --------
+    >>> rank("3-1200-aa")
+    (3, 1200)
+    """
     if not version:
         return (-1, -1)
     match = re.fullmatch(r"(\d+)-(\d+)-[0-9a-f]+", version)

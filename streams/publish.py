@@ -97,7 +97,11 @@ class Publisher:
         self._role = role
         self._settings = settings
         self._names = TopicNames(settings.topics.prefix)
-        self._core = PublishCore(wire_from(settings), settings.publish.keep_artifacts)
+        self._core = PublishCore(
+            wire_from(settings),
+            settings.publish.keep_artifacts,
+            {name: lane.partitions for name, lane in settings.lanes.items()},
+        )
         self._specs = SpecFollower(settings, role.name)
         self._consumer = clients.Consumer(
             consumer_config(

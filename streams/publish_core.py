@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from bandstand.errors import EventError, StateError
-from bandstand.learners.snapshots import build, newer, version_of
+from bandstand.learners.snapshots import build, newer, rank, version_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.topics import artifact_key, pointer_key
 from bandstand.schemas.wire import Wire
@@ -59,11 +59,14 @@ class PublishCore:
         How records are framed.
     keep_artifacts
         Artifacts a bandit that stay, the current one included, at least 1.
+    lanes
+        Number of outcome partitions of each lane.
     """
 
-    def __init__(self, wire: Wire, keep_artifacts: int) -> None:
+    def __init__(self, wire: Wire, keep_artifacts: int, lanes: Mapping[str, int]) -> None:
         self._wire = wire
         self._keep = keep_artifacts
+        self._lanes = lanes
         self._tables: dict[int, SumsTable] = {}
         self._shelves: dict[str, _Shelf] = {}
         self._in_force: Mapping[str, InForce] = {}
@@ -121,6 +124,9 @@ class PublishCore:
     def publish(self, bandit: str, partition: int) -> Published | None:
         """Give the bandit's newest snapshot; None where there is none or the current one is it.
 
+        The first one of an epoch waits for all outcome partitions, if an older epoch's has learned
+        something: that one serves until the new one knows all that is retained.
+
         Parameters
         ----------
         bandit
@@ -131,7 +137,8 @@ class PublishCore:
         Raises
         ------
         StateError
-            If its posterior can't be solved; it isn't due again until it changes.
+            If its posterior can't be solved, or its lane isn't set up; it isn't due again until it
+            changes.
         """
         self._changed.discard(bandit)
         in_force = self._in_force.get(bandit)
@@ -143,12 +150,24 @@ class PublishCore:
         for part in parts:
             merged = merged.merge(part.statistics)
         shelf = self._shelves.setdefault(bandit, _Shelf())
+        if self._waits(in_force, shelf.current, {part.partition for part in parts}):
+            return None
         version = version_of(epoch, merged.outcomes, merged.digest())
         if not newer(version, shelf.current):
             return None
         offsets = {part.partition: part.next_offset for part in parts}
         snapshot = build(spec, merged, epoch, shelf.current, offsets)
         return Published(bandit, version, snapshot, self._records(shelf, snapshot))
+
+    def _waits(self, in_force: InForce, current: str, partitions: Collection[int]) -> bool:
+        count = self._lanes.get(in_force.spec.lane)
+        if count is None:
+            raise StateError(
+                f"{in_force.spec.bandit!r} is in the lane {in_force.spec.lane!r}, which isn't set"
+                f" up here; known: {', '.join(self._lanes)}; give publishers the settings of all"
+            )
+        epoch, outcomes = rank(current)
+        return epoch < in_force.epoch and outcomes > 0 and len(partitions) < count
 
     def _parts(self, bandit: str, in_force: InForce, partition: int) -> Iterator[PartitionSums]:
         table = self._tables.get(partition)

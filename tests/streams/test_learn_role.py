@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from bandstand.kafka import TopicReader, admin, end_offsets, producer_config
+from bandstand.learners.snapshots import rank
 from bandstand.learners.statistics import Statistics
 from bandstand.local import Kafka
 from bandstand.schemas.topics import TopicNames
@@ -20,7 +21,9 @@ from bandstand.streams import topics
 from bandstand.streams.learn import transactional_id
 from bandstand.streams.learn_core import LearnCore
 from bandstand.streams.learner_records import Position, SumsTable, is_position, position_of
+from bandstand.streams.publish_core import pointer_version
 from bandstand.streams.records import record_of
+from bandstand.streams.snapshots import load_snapshot
 from bandstand.streams.specs import apply_spec, specs_in_force
 from bandstand.streams.transactions import FencedError, Transactions
 from tests.streams.given import everything_in, given_settings, given_spec
@@ -102,6 +105,12 @@ class _Lane:
                 table.take(key, record.value)
         return table, positions
 
+    def pointers(self) -> list[tuple[int, int]]:
+        """Give epoch and outcomes of each version that was the current one of ``home``."""
+        messages = everything_in(self.settings, self.names.snapshots)
+        pointers = [m.value() for m in messages if m.key() == b"home"]
+        return [rank(pointer_version(bytes(value or b""), WIRE)) for value in pointers]
+
     def wait_until_learned(self) -> None:
         """Wait until every partition is learned to its end."""
         ends = end_offsets(self.settings, self.names.outcomes("fast"), range(PARTITIONS))
@@ -126,7 +135,9 @@ def lane(bandstand_kafka: Kafka, bandstand_prefix: str) -> _Lane:
         "session_timeout": "1s",
         "state_interval": "20ms",
     }
-    settings = given_settings(bandstand_kafka, bandstand_prefix, learn=learn)
+    publish = {**learn, "group": f"{bandstand_prefix}publish", "interval": "20ms"}
+    del publish["state_interval"]
+    settings = given_settings(bandstand_kafka, bandstand_prefix, learn=learn, publish=publish)
     topics.create(settings)
     apply_spec(settings, given_spec("home"))
     return _Lane(settings)
@@ -180,6 +191,27 @@ def test_a_frozen_learner_cannot_write_after_another_took_over(lane: _Lane, tmp_
         lane.write(100)
         lane.wait_until_learned()
         assert lane.learned() == lane.expected()
+
+
+def test_a_new_reward_function_is_learned_from_the_start_while_the_old_one_serves(
+    lane: _Lane, tmp_path: Path
+) -> None:
+    """The pointer moves to the new epoch once, to a snapshot that knows all that is retained."""
+    spec = given_spec("home")
+    reward = spec.reward.model_copy(update={"aggregate": "count", "high": 3.0, "weight": 2.0})
+    lane.write(3_000)
+    with (
+        RoleProcess("learn", lane.settings, tmp_path),
+        RoleProcess("publish", lane.settings, tmp_path),
+    ):
+        until(lambda: lane.pointers()[-1:] == [(0, 6_000)])
+        epoch = apply_spec(lane.settings, spec.model_copy(update={"reward": reward}))
+        lane.write(500)
+        until(lambda: lane.pointers()[-1:] == [(epoch, 7_000)])
+        assert load_snapshot(lane.settings, "home")["digest"] == lane.expected()["home"]
+    outcomes = [count for found, count in lane.pointers() if found == epoch]
+    assert outcomes[0] >= 6_000
+    assert {found for found, _ in lane.pointers()} == {0, epoch}
 
 
 def test_a_position_before_the_start_of_the_log_stops_the_learner(

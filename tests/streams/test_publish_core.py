@@ -20,9 +20,9 @@ WIRE = Wire.single_object()
 SPECS = {"home": InForce(given_spec(), 4)}
 
 
-def _sums(count: int, partition: int = 0, epoch: int = 4) -> PartitionSums:
+def _sums(count: int, partition: int = 0, spec: InForce = SPECS["home"]) -> PartitionSums:
     core = LearnCore("fast", partition, WIRE, Position(0))
-    core.follow({"home": InForce(given_spec(), epoch)})
+    core.follow({"home": spec})
     core.open()
     outcomes = random_outcomes(count, seed=partition)
     core.learn([outcome_record(i, fields, WIRE) for i, fields in enumerate(outcomes)])
@@ -35,7 +35,7 @@ def _take(core: PublishCore, sums: PartitionSums) -> None:
 
 
 def _core(*, keep: int = 3) -> PublishCore:
-    core = PublishCore(WIRE, keep)
+    core = PublishCore(WIRE, keep, {"fast": 2})
     core.follow(SPECS, SPECS)
     return core
 
@@ -88,15 +88,50 @@ def test_nothing_is_published_twice_or_backwards() -> None:
     assert _publish(late).snapshot["parent"] == first.version
 
 
+def _applied(core: PublishCore, default: float, epoch: int) -> InForce:
+    spec = InForce(given_spec(default=default), epoch)
+    core.follow({"home": spec}, ["home"])
+    return spec
+
+
 def test_a_new_epoch_is_newer_than_all_that_was_learned_before() -> None:
-    """After a spec change the snapshot begins anew, without the sums of the old epoch."""
+    """After a spec change the snapshot has the sums of the new epoch only."""
     core = _core()
     _take(core, _sums(5))
     before = _publish(core)
-    core.follow({"home": InForce(given_spec(default=0.5), 9)}, ["home"])
+    spec = _applied(core, 0.5, 9)
+    for partition in (0, 1):
+        _take(core, _sums(2 + partition, partition, spec))
     after = _publish(core)
-    assert after.version.startswith("9-0-")
+    assert after.version.startswith("9-5-")
     assert newer(after.version, than=before.version)
+
+
+def test_the_old_epoch_serves_until_all_partitions_are_learned_anew() -> None:
+    """One partition of two isn't enough, unless the old epoch's snapshot has learned nothing."""
+    core = _core()
+    first = _publish(core)
+    assert first.version.startswith("4-0-")
+    _applied(core, 0.5, 7)
+    assert _publish(core).version.startswith("7-0-")
+    spec = _applied(core, 0.25, 9)
+    _take(core, _sums(3, 0, spec))
+    assert _publish(core).version.startswith("9-3-")
+    spec = _applied(core, 0.125, 12)
+    assert core.publish("home", 0) is None
+    _take(core, _sums(8, 1, spec))
+    assert core.changed == ["home"]
+    assert core.publish("home", 0) is None
+    _take(core, _sums(0, 0, spec))
+    assert _publish(core).version.startswith("12-8-")
+
+
+def test_a_lane_that_is_not_set_up_is_named() -> None:
+    """How many partitions to wait for isn't known then."""
+    core = PublishCore(WIRE, 3, {"slow": 2})
+    core.follow(SPECS, SPECS)
+    with pytest.raises(StateError, match="lane 'fast', which isn't set up here; known: slow"):
+        core.publish("home", 0)
 
 
 def test_only_the_newest_artifacts_are_kept() -> None:
