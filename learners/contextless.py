@@ -13,7 +13,15 @@ from bandstand.learners.probabilities import with_floor
 from bandstand.learners.protocols import Choice, Rows, Whole, eligible_indexes
 from bandstand.schemas.spec import Spec
 
-__all__ = ["WEIGHTED", "ContextlessPolicy", "Floats", "Moments", "counted", "sample_variance"]
+__all__ = [
+    "WEIGHTED",
+    "ContextlessPolicy",
+    "Floats",
+    "Moments",
+    "counted",
+    "mean_rewards",
+    "sample_variance",
+]
 
 CACHE = 4096
 """Sets of eligible actions whose probabilities a policy remembers."""
@@ -44,8 +52,14 @@ class Moments:
 
     def means(self, sums: Whole, absent: float) -> Floats:
         """Give each action's mean scaled reward; `absent` for one without outcomes."""
-        outcomes = sums["outcomes"]
-        return np.where(outcomes > 0, sums["reward"] / STEPS / np.maximum(outcomes, 1), absent)
+        return mean_rewards(sums, absent)
+
+
+def mean_rewards(sums: Whole, absent: float) -> Floats:
+    """Give each action's mean scaled reward; `absent` for one without outcomes."""
+    outcomes = sums["outcomes"]
+    known = np.where(outcomes > 0, outcomes, 1)
+    return np.where(outcomes > 0, sums["reward"] / STEPS / known, absent)
 
 
 def counted(rows: Rows, actions: int) -> Whole:

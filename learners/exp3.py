@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bandstand.learners.contextless import WEIGHTED, ContextlessPolicy, counted
+from bandstand.learners.contextless import WEIGHTED, ContextlessPolicy, counted, mean_rewards
 from bandstand.learners.grid import STEPS, whole
 from bandstand.learners.protocols import Rows, Solved, Whole
 from bandstand.learners.softmax import softmax
@@ -71,9 +71,8 @@ class Exp3:
         """Give ``mean`` per action, in scaled rewards, and ``gain`` as above."""
         policy = spec.policy
         assert isinstance(policy, Exp3Spec)
-        outcomes = sums["outcomes"]
-        mean = np.where(outcomes > 0, sums["reward"] / STEPS / np.maximum(outcomes, 1), 0.5)
-        return Solved({"gamma": policy.gamma}, {"mean": mean, "gain": sums["gain"] / STEPS})
+        arrays = {"mean": mean_rewards(sums, absent=0.5), "gain": sums["gain"] / STEPS}
+        return Solved({"gamma": policy.gamma}, arrays)
 
     def solved_shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``mean`` and ``gain`` per action."""

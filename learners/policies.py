@@ -36,12 +36,7 @@ def solve(spec: Spec, statistics: Statistics) -> Solved:
     StateError
         If a posterior can't be solved.
     """
-    learner = learner_of(spec)
-    sums = dict(statistics.sums)
-    if spec.reward.keep_probability is not None:
-        finer: Mapping[str, int] = getattr(learner, "weighted", {})
-        sums.update({name: sums[name] / steps for name, steps in finer.items()})
-    return learner.solve(spec, sums)
+    return learner_of(spec).solve(spec, statistics.solvable())
 
 
 def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from bandstand.errors import StateError
 from bandstand.learners.features import Features
-from bandstand.learners.grid import CHUNK, refuse_overflow, to_steps, weigh
-from bandstand.learners.protocols import ChainedLearner, Rows, Whole
-from bandstand.learners.registry import learner_of
+from bandstand.learners.grid import CHUNK, to_steps, weigh
+from bandstand.learners.keepers import keeper_of
+from bandstand.learners.protocols import Rows, Whole
 from bandstand.learners.rewards import activated, earn, weights
 from bandstand.schemas.spec import Spec
 
@@ -34,8 +34,9 @@ class Statistics:
 
     With an additive learner, the sums, the number of outcomes and the counters are a commutative
     group under `merge` and `subtract`: they and the digest depend on which outcomes were added, not
-    on how. With a chained one they depend on the order of the outcomes, but not on how these were
-    cut into batches; `merge` takes its parts in the order of partitions.
+    on how. Where the spec forgets, that holds but for `subtract`. With a chained learner they
+    depend on the order of the outcomes, but not on how these were cut into batches; `merge` takes
+    its parts in the order of partitions.
 
     Parameters
     ----------
@@ -80,11 +81,7 @@ class Statistics:
     @classmethod
     def empty(cls, spec: Spec) -> Statistics:
         """Give the statistics of no outcome."""
-        learner = learner_of(spec)
-        if isinstance(learner, ChainedLearner):
-            return cls(spec, learner.start(spec))
-        shapes = learner.shapes(spec)
-        return cls(spec, {name: np.zeros(shape, np.int64) for name, shape in shapes.items()})
+        return cls(spec, keeper_of(spec).start())
 
     @classmethod
     def from_arrays(
@@ -103,7 +100,8 @@ class Statistics:
             If names, shapes or types aren't those of the spec's learner, a total is too large or a
             state isn't finite.
         """
-        wanted = {n: ("int64", s) for n, s in learner_of(spec).shapes(spec).items()}
+        keeper = keeper_of(spec)
+        wanted = {name: ("int64", shape) for name, shape in keeper.shapes.items()}
         given = {n: (str(a.dtype), a.shape) for n, a in arrays.items()}
         if given != wanted:
             raise StateError(
@@ -111,7 +109,7 @@ class Statistics:
                 " they were written under another spec"
             )
         sums = {name: array.copy() for name, array in arrays.items()}
-        _refuse_lost(spec, sums)
+        keeper.refuse_lost(sums)
         return cls(spec, sums, dict(counters), outcomes, newest)
 
     def arrays(self) -> dict[str, npt.NDArray[np.int64]]:
@@ -152,14 +150,13 @@ class Statistics:
             If a total would become too large; nothing is lost.
         """
         total = self
-        learner = learner_of(self.spec)
         for batch in _batches(outcomes):
             read = _read(self.spec, batch)
-            if isinstance(learner, ChainedLearner):
-                sums = learner.advance(self.spec, total.sums, read.rows)
-            else:
-                sums = _combined(np.add, total.sums, learner.sums(self.spec, read.rows))
-            total = total._grown(sums, read.counters, len(read.rows.actions), read.newest)
+            sums, newest = total.sums, None
+            if len(read.times):
+                sums = keeper_of(self.spec).learn(sums, read.rows, read.times)
+                newest = int(read.times.max())
+            total = total._grown(sums, read.counters, len(read.times), newest)
         return total
 
     def merge(self, other: Statistics) -> Statistics:
@@ -171,11 +168,8 @@ class Statistics:
             If it has another spec, or a total would become too large.
         """
         self._refuse_foreign(other)
-        learner = learner_of(self.spec)
-        if not isinstance(learner, ChainedLearner):
-            sums = _combined(np.add, self.sums, other.sums)
-        elif self.outcomes and other.outcomes:
-            sums = learner.merge(self.spec, self.sums, other.sums)
+        if self.outcomes and other.outcomes:
+            sums = keeper_of(self.spec).merge(self.sums, other.sums)
         else:
             sums = self.sums if self.outcomes else other.sums
         return self._grown(sums, other.counters, other.outcomes, other.newest)
@@ -186,18 +180,17 @@ class Statistics:
         Raises
         ------
         StateError
-            If it has another spec, a total would become too large, or the learner is chained.
+            If it has another spec, a total would become too large, the learner is chained or the
+            spec forgets.
         """
         self._refuse_foreign(other)
-        if isinstance(learner_of(self.spec), ChainedLearner):
-            raise StateError(
-                f"statistics of {self.spec.bandit!r} can't be subtracted: policy"
-                f" {self.spec.policy.name!r} keeps a chain, in which each outcome builds on those"
-                " before it; learn anew from the outcomes that are to count"
-            )
-        sums = _combined(np.subtract, self.sums, other.sums)
+        sums = keeper_of(self.spec).subtract(self.sums, other.sums)
         counters = {name: -count for name, count in other.counters.items()}
         return self._grown(sums, counters, -other.outcomes, None)
+
+    def solvable(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Give the sums as a learner's `solve` takes them: faded, and in their usual steps."""
+        return keeper_of(self.spec).solvable(self.sums)
 
     def _refuse_foreign(self, other: Statistics) -> None:
         if other.spec is not self.spec and other.spec != self.spec:
@@ -209,37 +202,12 @@ class Statistics:
     def _grown(
         self, sums: Whole, counters: Mapping[str, int], outcomes: int, newest: int | None
     ) -> Statistics:
-        _refuse_lost(self.spec, sums)
+        keeper_of(self.spec).refuse_lost(sums)
         total = Counter(self.counters)
         total.update(counters)
         kept = {name: count for name, count in sorted(total.items()) if count}
         times = [time for time in (self.newest, newest) if time is not None]
         return Statistics(self.spec, sums, kept, self.outcomes + outcomes, max(times, default=None))
-
-
-def _combined(how: np.ufunc, first: Whole, second: Whole) -> Whole:
-    # Both are below 2**62, so their sum is below 2**63 and can't wrap before it is checked.
-    return {name: how(array, second[name]) for name, array in first.items()}
-
-
-def _refuse_lost(spec: Spec, sums: Whole) -> None:
-    """Refuse totals without headroom, and states of a chain that aren't finite."""
-    if isinstance(learner_of(spec), ChainedLearner):
-        for name, array in sums.items():
-            if not np.isfinite(array.view(np.float64)).all():
-                raise StateError(
-                    f"{name} of bandit {spec.bandit!r} isn't finite; no outcome was lost: apply a"
-                    " new spec, which begins a new epoch"
-                )
-        return
-    for name, array in sums.items():
-        try:
-            refuse_overflow(array)
-        except OverflowError as error:
-            raise StateError(
-                f"{name} of bandit {spec.bandit!r}: {error}; no outcome was lost: apply a new spec,"
-                " which begins a new epoch"
-            ) from error
 
 
 def _batches(outcomes: pa.RecordBatch | pa.Table) -> Iterator[pa.RecordBatch]:
@@ -255,7 +223,7 @@ class _Read(NamedTuple):
 
     rows: Rows
     counters: Counter[str]
-    newest: int | None
+    times: npt.NDArray[np.int64]
 
 
 def _read(spec: Spec, batch: pa.RecordBatch) -> _Read:
@@ -286,8 +254,7 @@ def _read(spec: Spec, batch: pa.RecordBatch) -> _Read:
         actions, steps, propensities = actions[good], steps[good], propensities[good]
         roots = None if roots is None else roots[good]
         times = times[good]
-    newest = int(times.max()) if len(times) else None
-    return _Read(Rows(actions, steps, propensities, roots), +counters, newest)
+    return _Read(Rows(actions, steps, propensities, roots), +counters, times)
 
 
 def _countable(spec: Spec, batch: pa.RecordBatch, counters: Counter[str]) -> pa.RecordBatch:

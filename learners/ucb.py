@@ -126,4 +126,5 @@ class UCBTuned(_UpperBounds):
 
 def _log_share(sums: Whole) -> Floats:
     outcomes = sums["outcomes"]
-    return np.asarray(np.log(max(int(outcomes.sum()), 1)) / np.maximum(outcomes, 1))
+    known = np.where(outcomes > 0, outcomes, 1)
+    return np.asarray(np.log(max(outcomes.sum(), 1)) / known)

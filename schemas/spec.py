@@ -22,6 +22,7 @@ A complete file::
       low: 0                        # range of the aggregate; values outside are cut and counted
       high: 1
       default: 0                    # where no reward came; more: docs/rewards.md
+    forget: {half_life: 30d}        # or {window: 90d}; without it, all outcomes count for good
     floor: 0.01                     # least probability of every eligible action
 
 A policy whose actions share weights takes features of actions too::
@@ -58,6 +59,7 @@ from bandstand.schemas.spec_features import (
     checked_interactions,
     column_names,
 )
+from bandstand.schemas.spec_forget import Forget
 from bandstand.schemas.spec_policy import Policy, learner
 from bandstand.schemas.spec_reward import Reward
 from bandstand.schemas.spec_words import Name, Number, Word, refuse_repeats
@@ -98,6 +100,8 @@ class Spec(BaseModel):
     interactions
         Pairs of features whose columns are multiplied, each with each: two of the subject, or one
         of the subject and one of the actions.
+    forget
+        How long an outcome counts; for good by default.
     floor
         Least probability of every eligible action, 0 to 1 / number of actions.
 
@@ -125,6 +129,7 @@ class Spec(BaseModel):
         default=(), validate_default=True, exclude_if=lambda given: not given
     )
     interactions: tuple[Interaction, ...] = Field(default=(), exclude_if=lambda pairs: not pairs)
+    forget: Forget | None = Field(default=None, exclude_if=lambda forget: forget is None)
     floor: Number = 0.0
 
     @field_validator("actions")
@@ -190,6 +195,17 @@ class Spec(BaseModel):
         if "features" not in info.data or "action_features" not in info.data:
             return pairs
         return checked_interactions(pairs, info.data["features"], info.data["action_features"])
+
+    @field_validator("forget")
+    @classmethod
+    def _can_forget(cls, forget: Forget | None, info: ValidationInfo) -> Forget | None:
+        policy = info.data.get("policy")
+        if forget and policy and not hasattr(learner(policy.name), "sums"):
+            raise ValueError(
+                f"{policy.name} keeps a chain of outcomes, from which none can be taken back;"
+                " remove it, or take another policy"
+            )
+        return forget
 
     @field_validator("floor")
     @classmethod

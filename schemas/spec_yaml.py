@@ -190,7 +190,7 @@ def _complaint(detail: ErrorDetails, location: Path, model: type[BaseModel], dat
         case "string_pattern_mismatch":
             return f"{value!r} doesn't match the allowed pattern {context['pattern']}"
         case "value_error":
-            return f"{_shown(value)} {context['error']}"
+            return f"{_shown(value)} {str(context['error']).removeprefix(f'{value!r} ')}"
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"{_shown(value)} isn't a mapping of keys to values"
         case "tuple_type":
