@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults storm lint bench bench-join bench-join-growth bench-join-memory dev lock clean
+.PHONY: help demo test faults storm draws lint bench bench-join bench-join-growth bench-join-memory dev lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -28,6 +28,9 @@ faults: $(READY)  ## Run the long fault tests of the join, too (a quarter of an 
 
 storm: $(READY)  ## Kill, freeze and replace workers and broker, round by round (ROUNDS=200 SEED=7)
 	$(BIN)/python -m tests.streams.storm $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
+
+draws: $(READY)  ## Compare computed probabilities with draws (POSTERIORS=1000 DRAWS=10000000)
+	$(BIN)/python -m tests.learners.naive_draws $(if $(POSTERIORS),--posteriors $(POSTERIORS)) $(if $(DRAWS),--draws $(DRAWS))
 
 lint: $(READY)  ## Check format, lint and types
 	$(BIN)/ruff format --check .

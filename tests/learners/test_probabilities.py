@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import ndtr
-from scipy.stats import beta, binom, norm
+from scipy.stats import beta, norm
 from scipy.stats import t as student
 
 from bandstand.learners.probabilities import beta_best, gaussian_best, student_best, with_floor
+from tests.learners.naive_draws import KINDS, Compared, compare, summary
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -90,31 +91,14 @@ def test_student_probabilities_become_the_gaussians() -> None:
 DRAWS = 100_000
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "beta", "student"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_match_naive_draws(kind: str) -> None:
     """Over 50 random posteriors, no frequency of 10^5 draws leaves its exact binomial bounds."""
-    rng = np.random.default_rng(20)
-    counts = rng.integers(2, 9, size=50)
-    risk = 1e-3 / counts.sum()
-    for count in counts:
-        if kind == "gaussian":
-            mean, deviation = rng.normal(size=count), 10 ** rng.uniform(-1, 0.5, size=count)
-            probabilities = gaussian_best(mean, deviation)
-            samples = rng.normal(mean, deviation, size=(DRAWS, count))
-        elif kind == "student":
-            mean, deviation = rng.normal(size=count), 10 ** rng.uniform(-1, 0.5, size=count)
-            freedom = 10 ** rng.uniform(0.0, 2.0, size=count)
-            probabilities = student_best(mean, deviation, freedom)
-            samples = mean + deviation * rng.standard_t(freedom, size=(DRAWS, count))
-        else:
-            a, b = 10 ** rng.uniform(-0.9, 2, size=(2, count))
-            probabilities = beta_best(a, b)
-            samples = rng.beta(a, b, size=(DRAWS, count))
-        wins = np.bincount(samples.argmax(axis=1), minlength=count)
-        # The integral's own error, at most 1e-6, is added to both sides.
-        low = binom.ppf(risk / 2, DRAWS, np.maximum(probabilities - 1e-6, 0))
-        high = binom.isf(risk / 2, DRAWS, np.minimum(probabilities + 1e-6, 1))
-        assert ((low <= wins) & (wins <= high)).all()
+    found = summary([compare((kind, seed, DRAWS)) for seed in range(50)], DRAWS)
+    assert found["outside"] == 0
+    assert 0.6 < found["mean_square_in_deviations"] < 1.4
+    wrong = [Compared(c.probabilities[::-1], c.wins) for c in map(compare, [(kind, 1, DRAWS)])]
+    assert summary(wrong, DRAWS)["outside"] > 0
 
 
 means = st.floats(-1e3, 1e3)
