@@ -42,6 +42,9 @@ _HALF = 2**31
 
 _EARLIEST = -(2**63)
 
+_FEW = 8
+"""Ids, as between two ticks of a quiet log, up to which looking one by one is faster."""
+
 
 class Prints(NamedTuple):
     """What is kept of ids, one entry each.
@@ -188,8 +191,8 @@ class DecisionTable:
         self._next += len(times)
         *older, newest = self._chunks
         known = newest.add(prints, times, self._segment)
-        for chunk in older:
-            known |= chunk.contains(prints)
+        if older:
+            known |= _among(older, prints)
         return first, known
 
     def mark_repeat(self, number: int) -> None:
@@ -199,10 +202,7 @@ class DecisionTable:
 
     def contains(self, prints: Prints) -> Flags:
         """Tell of each id whether it is there."""
-        known = np.zeros(len(prints.wide), np.bool_)
-        for chunk in self._chunks:
-            known |= chunk.contains(prints)
-        return known
+        return _among(self._chunks, prints)
 
     def find(self, decision_id: bytes) -> list[Known]:
         """Give all decisions of an id, in their order."""
@@ -297,6 +297,8 @@ class _Chunk:
 
     def _insert(self, rows: Ints, *, compare: bool = True) -> Flags:
         """Put rows into the hash table, and tell which met one of the same id on their way."""
+        if len(rows) <= _FEW and compare:
+            return np.fromiter(map(self._insert_one, rows.tolist()), np.bool_, len(rows))
         known = np.zeros(len(rows), np.bool_)
         mask = len(self._slots) - 1
         left = np.arange(len(rows))
@@ -315,6 +317,19 @@ class _Chunk:
             at = np.where(met, (at + 1) & mask, at)[stays]
             left = left[stays]
         return known
+
+    def _insert_one(self, row: int) -> bool:
+        wide, narrow = self._wide.item(row), self._narrow.item(row)
+        mask = len(self._slots) - 1
+        at, known = wide & mask, False
+        while taken := self._slots.item(at):
+            known |= self._is(taken - 1, wide, narrow)
+            at = (at + 1) & mask
+        self._slots[at] = row + 1
+        return known
+
+    def _is(self, place: int, wide: int, narrow: int) -> bool:
+        return bool(self._wide.item(place) == wide and self._narrow.item(place) == narrow)
 
     def _same(self, places: Ints, rows: Ints) -> Flags:
         same: Flags = self._wide[places] == self._wide[rows]
@@ -339,12 +354,14 @@ class _Chunk:
         return known
 
     def find(self, wide: int, narrow: int) -> Iterator[Known]:
+        return map(self._known, self.places(wide, narrow))
+
+    def places(self, wide: int, narrow: int) -> Iterator[int]:
         mask = len(self._slots) - 1
         at = wide & mask
-        while taken := int(self._slots[at]):
-            place = taken - 1
-            if self._wide[place] == wide and self._narrow[place] == narrow:
-                yield self._known(place)
+        while taken := self._slots.item(at):
+            if self._is(taken - 1, wide, narrow):
+                yield taken - 1
             at = (at + 1) & mask
 
     def _known(self, place: int) -> Known:
@@ -352,6 +369,20 @@ class _Chunk:
         segment = self.segments[bisect_right(self.segments, number, key=lambda s: s.first) - 1]
         [due] = segment.due(np.array([ts]))
         return Known(number, ts, int(due), segment.window_ms, place in self.repeats)
+
+
+def _among(chunks: Sequence[_Chunk], prints: Prints) -> Flags:
+    """Tell of each id whether one of the chunks holds it."""
+    known = np.zeros(len(prints.wide), np.bool_)
+    if len(known) > _FEW:
+        for chunk in chunks:
+            known |= chunk.contains(prints)
+        return known
+    for row, (wide, narrow) in enumerate(
+        zip(prints.wide.tolist(), prints.narrow.tolist(), strict=True)
+    ):
+        known[row] = any(True for chunk in chunks for _ in chunk.places(wide, narrow))
+    return known
 
 
 def _no_slots(rows: int) -> npt.NDArray[np.uint32]:

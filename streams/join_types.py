@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal, NamedTuple
 
 from bandstand.durations import milliseconds
@@ -114,18 +115,17 @@ class Records:
             self.headers,
         )
 
-    def without(self, rows: Sequence[int]) -> Records:
-        """Leave rows out, few of them, ascending."""
-        kept = [
-            self.cut(first + 1, end)
-            for first, end in zip((-1, *rows), (*rows, len(self)), strict=True)
-        ]
+    def without(self, rows: Iterable[int]) -> Records:
+        """Leave rows out."""
+        kept = bytearray(b"\1") * len(self)
+        for row in rows:
+            kept[row] = 0
         return Records(
             self.start,
-            [offset for part in kept for offset in part.offsets],
-            [timestamp for part in kept for timestamp in part.timestamps],
-            [key for part in kept for key in part.keys],
-            [value for part in kept for value in part.values],
+            list(compress(self.offsets, kept)),
+            list(compress(self.timestamps, kept)),
+            list(compress(self.keys, kept)),
+            list(compress(self.values, kept)),
             self.headers,
         )
 
