@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from bandstand.learners.linear import Regressions, Ridge
 from bandstand.learners.linear_policy import LinearPolicy, Weigh, disjoint
 from bandstand.learners.probabilities import shared_best
-from bandstand.learners.protocols import Solved, Whole
+from bandstand.learners.protocols import Solution, Solved, Whole
 from bandstand.learners.triangles import Floats
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import NotNegative, PolicySpec
@@ -66,11 +66,11 @@ class LinUCB(Regressions):
 
     parameters = LinUCBSpec
 
-    def solve(self, spec: Spec, sums: Whole) -> Solved:
+    def solve(self, spec: Spec, sums: Whole, before: Solution | None = None) -> Solved:
         """Solve each action's regression; see `Regressions.regress`."""
         policy = spec.policy
         assert isinstance(policy, LinUCBSpec)
-        solved = self.regress(spec, sums, policy.prior_precision, noise_variance=1.0)
+        solved = self.regress(spec, sums, policy.prior_precision, 1.0, before)
         return replace(solved, parameters={"alpha": policy.alpha})
 
     def policy(self, spec: Spec, solved: Solved) -> LinearPolicy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, ClassVar
 
@@ -14,11 +14,13 @@ from scipy.linalg.lapack import dtrtri
 
 from bandstand.errors import StateError
 from bandstand.learners.grid import STEPS
-from bandstand.learners.protocols import Rows, Solved, Whole
+from bandstand.learners.protocols import Rows, Solution, Solved, Whole
 from bandstand.learners.triangles import Floats, triangle
 from bandstand.schemas.spec import Spec
 
 __all__ = ["Regressions", "Ridge", "inverse_factor", "squares"]
+
+_ALL = slice(None)
 
 WIDE = 32
 """Columns from which half of the products (syrk) take less time than all of them (gemm)."""
@@ -58,7 +60,14 @@ class Regressions:
             outcomes = np.bincount(rows.actions, rows.roots * rows.roots, count)
         return {"outcomes": outcomes.astype(np.int64), "products": products}
 
-    def regress(self, spec: Spec, sums: Whole, ridge: float, noise_variance: float) -> Solved:
+    def regress(
+        self,
+        spec: Spec,
+        sums: Whole,
+        ridge: float,
+        noise_variance: float,
+        before: Solution | None = None,
+    ) -> Solved:
         """Solve each action's regression.
 
         Parameters
@@ -71,6 +80,8 @@ class Regressions:
             Precision of each weight before any data, > 0.
         noise_variance
             Variance that a scaled reward has around its mean, > 0.
+        before
+            An earlier solution under the same spec; actions with the same products are taken over.
 
         Returns
         -------
@@ -84,16 +95,22 @@ class Regressions:
         StateError
             If a precision isn't positive definite.
         """
-        products = squares(spec, sums) / noise_variance
+        kept = sums["products"]
+        changed = _ALL if before is None else (kept != before.sums["products"]).any(axis=1)
+        products = _squares(kept[changed], len(spec.feature_names) + 1) / noise_variance
         precision = products[:, :-1, :-1] + ridge * np.eye(products.shape[1] - 1)
-        factor = np.stack(
-            [
-                inverse_factor(p, f"action {a!r}")
-                for p, a in zip(precision, spec.actions, strict=True)
-            ]
-        )
-        mean = np.einsum("kji,kjl,kl->ki", factor, factor, products[:, :-1, -1], optimize=True)
-        return Solved({}, {"mean": mean, "factor": triangle(factor)})
+        factor = _inverse_factors(precision, np.array(spec.actions)[changed].tolist())
+        weighed = factor @ products[:, :-1, -1:]
+        arrays = {
+            "mean": (factor.transpose(0, 2, 1) @ weighed)[:, :, 0],
+            "factor": triangle(factor),
+        }
+        if before is not None:
+            for name, array in arrays.items():
+                whole = before.solved.arrays[name].copy()
+                whole[changed] = array
+                arrays[name] = whole
+        return Solved({}, arrays)
 
     def solved_shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``mean`` and ``factor`` per action; see `regress`."""
@@ -119,12 +136,34 @@ def _upper(width: int) -> npt.NDArray[np.intp]:
 
 def squares(spec: Spec, sums: Whole) -> Floats:
     """Give each action's Z'Z, Z = [X, y], float64[K, d + 1, d + 1]."""
-    width = len(spec.feature_names) + 1
+    return _squares(sums["products"], len(spec.feature_names) + 1)
+
+
+def _squares(products: npt.NDArray[np.int64], width: int) -> Floats:
+    flat = (products / (STEPS * STEPS)).take(_places(width), axis=1)
+    return np.asarray(flat.reshape(len(products), width, width))
+
+
+@cache
+def _places(width: int) -> npt.NDArray[np.intp]:
+    """Where the entries of a symmetric square, row by row, are in its upper triangle."""
+    places = np.zeros((width, width), dtype=np.intp)
     rows, columns = np.triu_indices(width)
-    square = np.empty((len(spec.actions), width, width))
-    square[:, rows, columns] = sums["products"] / (STEPS * STEPS)
-    square[:, columns, rows] = square[:, rows, columns]
-    return square
+    places[rows, columns] = places[columns, rows] = np.arange(len(rows))
+    return places.reshape(-1)
+
+
+def _inverse_factors(precisions: Floats, actions: Sequence[str]) -> Floats:
+    """Give `inverse_factor` of each action's precision, float64[k, d, d]."""
+    try:
+        factors = np.linalg.cholesky(precisions)
+    except np.linalg.LinAlgError:
+        for precision, action in zip(precisions, actions, strict=True):
+            inverse_factor(precision, f"action {action!r}")
+        raise
+    for factor in factors:
+        dtrtri(factor.T, lower=0, overwrite_c=1)  # the transpose is what Fortran inverts in place
+    return np.asarray(factors)
 
 
 def inverse_factor(precision: Floats, of: str) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 from bandstand.learners.epsilon_greedy import EpsilonSpec, epsilon_after, greedy_with
 from bandstand.learners.linear import Regressions, Ridge
 from bandstand.learners.linear_policy import LinearPolicy, disjoint
-from bandstand.learners.protocols import Solved, Whole
+from bandstand.learners.protocols import Solution, Solved, Whole
 from bandstand.learners.triangles import Floats
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import PolicySpec, Positive, Share
@@ -72,12 +72,12 @@ class LinearEpsilonGreedy(Regressions):
 
     parameters = LinearEpsilonGreedySpec
 
-    def solve(self, spec: Spec, sums: Whole) -> Solved:
+    def solve(self, spec: Spec, sums: Whole, before: Solution | None = None) -> Solved:
         """Solve each action's regression; ``epsilon`` as it is now."""
         policy = spec.policy
         assert isinstance(policy, LinearEpsilonGreedySpec)
         epsilon = epsilon_after(policy.epsilon, policy.decay_after, int(sums["outcomes"].sum()))
-        solved = self.regress(spec, sums, policy.prior_precision, noise_variance=1.0)
+        solved = self.regress(spec, sums, policy.prior_precision, 1.0, before)
         return replace(solved, parameters={"epsilon": epsilon})
 
     def policy(self, spec: Spec, solved: Solved) -> LinearPolicy:
@@ -104,12 +104,12 @@ class SquareCB(Regressions):
 
     parameters = SquareCBSpec
 
-    def solve(self, spec: Spec, sums: Whole) -> Solved:
+    def solve(self, spec: Spec, sums: Whole, before: Solution | None = None) -> Solved:
         """Solve each action's regression; ``gamma`` as it is now."""
         policy = spec.policy
         assert isinstance(policy, SquareCBSpec)
         outcomes = max(int(sums["outcomes"].sum()), 1)
-        solved = self.regress(spec, sums, policy.prior_precision, noise_variance=1.0)
+        solved = self.regress(spec, sums, policy.prior_precision, 1.0, before)
         gamma = policy.gamma_scale * outcomes**policy.gamma_exponent
         return replace(solved, parameters={"gamma": gamma})
 

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from bandstand.learners.linear import Regressions
 from bandstand.learners.linear_policy import LinearPolicy, Weigh, disjoint
 from bandstand.learners.probabilities import gaussian_best
-from bandstand.learners.protocols import Solved, Whole
+from bandstand.learners.protocols import Solution, Solved, Whole
 from bandstand.learners.triangles import Floats
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import NotNegative, PolicySpec, Positive
@@ -95,11 +95,11 @@ class LinearThompson(Regressions):
 
     parameters = LinearThompsonSpec
 
-    def solve(self, spec: Spec, sums: Whole) -> Solved:
+    def solve(self, spec: Spec, sums: Whole, before: Solution | None = None) -> Solved:
         """Solve each action's posterior; see `Regressions.regress`."""
         prior = spec.policy
         assert isinstance(prior, LinearThompsonSpec)
-        solved = self.regress(spec, sums, prior.prior_precision, prior.noise_variance)
+        solved = self.regress(spec, sums, prior.prior_precision, prior.noise_variance, before)
         return replace(
             solved,
             parameters={

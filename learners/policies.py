@@ -10,8 +10,9 @@ import numpy as np
 
 from bandstand.errors import StateError
 from bandstand.learners.draw import draw, uniform
-from bandstand.learners.protocols import Choice, Learner, Policy, Rows, Solved
-from bandstand.learners.registry import learner_of
+from bandstand.learners.keepers import keeper_of
+from bandstand.learners.protocols import Choice, Learner, Policy, Rows, Solution, Solved
+from bandstand.learners.registry import learner_of, resuming_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 
@@ -20,6 +21,7 @@ __all__ = [
     "Learner",
     "Policy",
     "Rows",
+    "Solution",
     "Solved",
     "draw",
     "policy_from_snapshot",
@@ -28,15 +30,30 @@ __all__ = [
 ]
 
 
-def solve(spec: Spec, statistics: Statistics) -> Solved:
+def solve(spec: Spec, statistics: Statistics, before: Solution | None = None) -> Solved:
     """Add the prior to the statistics and solve.
+
+    Parameters
+    ----------
+    spec
+        The spec in force.
+    statistics
+        What was learned under it.
+    before
+        An earlier solution under it: actions whose sums stayed aren't solved again, if the learner
+        solves each on its own. The answer is the same to the bit.
 
     Raises
     ------
     StateError
         If a posterior can't be solved.
     """
-    return learner_of(spec).solve(spec, statistics.solvable())
+    sums, resuming = statistics.solvable(), resuming_of(spec)
+    if resuming is None:
+        return learner_of(spec).solve(spec, sums)
+    if before is not None:
+        before = Solution(keeper_of(spec).solvable(before.sums), before.solved)
+    return resuming.solve(spec, sums, before)
 
 
 def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:

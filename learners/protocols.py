@@ -20,7 +20,9 @@ __all__ = [
     "Choice",
     "Learner",
     "Policy",
+    "ResumingLearner",
     "Rows",
+    "Solution",
     "Solved",
     "Whole",
     "eligible_indexes",
@@ -68,6 +70,22 @@ class Solved:
 
     parameters: Mapping[str, float]
     arrays: Arrays
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What was solved, and what it was solved from.
+
+    Parameters
+    ----------
+    sums
+        What a learner kept.
+    solved
+        What it made of that.
+    """
+
+    sums: Whole
+    solved: Solved
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +185,23 @@ class ChainedLearner(Learner, Protocol):
 
     def merge(self, spec: Spec, first: Whole, second: Whole) -> Whole:
         """Give the state that two partitions come to together, the one of lower number first."""
+
+
+class ResumingLearner(Learner, Protocol):
+    """Solves its actions one by one, so that those whose sums stayed are taken over."""
+
+    def solve(self, spec: Spec, sums: Whole, before: Solution | None = None) -> Solved:
+        """Add the prior and solve, to the same bits with and without an earlier solution.
+
+        Parameters
+        ----------
+        spec
+            The spec in force.
+        sums
+            What is to be solved.
+        before
+            An earlier solution under the same spec.
+        """
 
 
 def eligible_indexes(spec: Spec, eligible: Sequence[str]) -> npt.NDArray[np.intp]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bandstand.errors import StateError
-from bandstand.learners.policies import solve
+from bandstand.learners.policies import Solved, solve
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 
@@ -71,6 +71,7 @@ def build(
     epoch: int,
     parent: str,
     source_offsets: Mapping[int, int],
+    solved: Solved | None = None,
 ) -> dict[str, Any]:
     """Solve statistics and give them as a record of the snapshot schema.
 
@@ -86,13 +87,15 @@ def build(
         Version of the snapshot before this one; empty for the first.
     source_offsets
         Outcome partition to the next offset to learn from.
+    solved
+        The statistics' solution, where it is there already.
 
     Raises
     ------
     StateError
         If a posterior can't be solved.
     """
-    solved = solve(spec, statistics)
+    solved = solve(spec, statistics) if solved is None else solved
     digest = statistics.digest()
     return {
         "bandit": spec.bandit,

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -118,6 +118,10 @@ class Statistics:
 
     def digest(self) -> str:
         """SHA-256 of the sums and of the number of outcomes, hexadecimal."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256(f"outcomes {self.outcomes}\n".encode())
         for name, array in sorted(self.sums.items()):
             digest.update(f"{name} {list(array.shape)}\n".encode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,8 +20,9 @@ def triangle(squares: Floats) -> Floats:
     >>> triangle(np.array([[1.0, 9.0], [2.0, 3.0]]))
     array([1., 2., 3.])
     """
-    rows, columns = np.tril_indices(squares.shape[-1])
-    return np.asarray(squares[..., rows, columns])
+    dimension = squares.shape[-1]
+    flat = squares.reshape(*squares.shape[:-2], dimension * dimension)
+    return np.asarray(flat.take(_lower(dimension), axis=-1))
 
 
 def lower_of(triangles: Floats, dimension: int) -> Floats:
@@ -49,3 +52,10 @@ def symmetric_of(triangles: Floats, dimension: int) -> Floats:
     squares[..., rows, columns] = triangles
     squares[..., columns, rows] = triangles
     return squares
+
+
+@cache
+def _lower(dimension: int) -> npt.NDArray[np.intp]:
+    """Positions of the lower triangle in a flattened square."""
+    rows, columns = np.tril_indices(dimension)
+    return np.asarray(rows * dimension + columns)

@@ -226,6 +226,10 @@ class Spec(BaseModel):
 
     def canonical(self) -> str:
         """Give the one JSON text of this spec: sorted keys, no spaces, defaults filled in."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         return _canonical(self.model_dump(mode="json"))
 
     @cached_property

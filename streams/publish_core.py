@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from bandstand.errors import EventError, StateError
+from bandstand.learners.policies import Solution, Solved, solve
 from bandstand.learners.snapshots import build, newer, rank, version_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.topics import artifact_key, pointer_key
@@ -71,6 +73,7 @@ class PublishCore:
         self._shelves: dict[str, _Shelf] = {}
         self._in_force: Mapping[str, InForce] = {}
         self._changed: set[str] = set()
+        self._solutions: dict[str, tuple[int, Solution]] = {}
 
     def follow(self, specs: Mapping[str, InForce], changed: Collection[str]) -> None:
         """Take the specs in force; `changed` are the bandits whose spec is another one now."""
@@ -93,7 +96,9 @@ class PublishCore:
 
     def forget_state(self, partition: int) -> None:
         """Drop a partition of ``learner-state``: it is somebody else's now."""
-        self._tables.pop(partition, None)
+        table = self._tables.pop(partition, None)
+        for place in table.places() if table else ():
+            self._solutions.pop(place.bandit, None)
 
     def forget_snapshots(self) -> None:
         """Drop what is known of ``snapshots``, before it is read anew."""
@@ -146,9 +151,8 @@ class PublishCore:
             return None
         spec, epoch = in_force
         parts = sorted(self._parts(bandit, in_force, partition), key=attrgetter("partition"))
-        merged = Statistics.empty(spec)
-        for part in parts:
-            merged = merged.merge(part.statistics)
+        first, *others = [part.statistics for part in parts] or [Statistics.empty(spec)]
+        merged = reduce(Statistics.merge, others, first)
         shelf = self._shelves.setdefault(bandit, _Shelf())
         if self._waits(in_force, shelf.current, {part.partition for part in parts}):
             return None
@@ -156,7 +160,8 @@ class PublishCore:
         if not newer(version, shelf.current):
             return None
         offsets = {part.partition: part.next_offset for part in parts}
-        snapshot = build(spec, merged, epoch, shelf.current, offsets)
+        solved = self._solve(bandit, in_force, merged)
+        snapshot = build(spec, merged, epoch, shelf.current, offsets, solved)
         return Published(bandit, version, snapshot, self._records(shelf, snapshot))
 
     def _waits(self, in_force: InForce, current: str, partitions: Collection[int]) -> bool:
@@ -168,6 +173,15 @@ class PublishCore:
             )
         epoch, outcomes = rank(current)
         return epoch < in_force.epoch and outcomes > 0 and len(partitions) < count
+
+    def _solve(self, bandit: str, in_force: InForce, merged: Statistics) -> Solved:
+        """Solve what has changed since the bandit was solved last in this epoch."""
+        spec, epoch = in_force
+        known = self._solutions.pop(bandit, None)
+        before = known[1] if known and known[0] == epoch else None
+        solved = solve(spec, merged, before)
+        self._solutions[bandit] = epoch, Solution(merged.sums, solved)
+        return solved
 
     def _parts(self, bandit: str, in_force: InForce, partition: int) -> Iterator[PartitionSums]:
         table = self._tables.get(partition)

@@ -16,7 +16,14 @@ from bandstand.errors import DecisionError, SpecError, StateError
 from bandstand.learners.beta_thompson import BetaThompsonSpec
 from bandstand.learners.features import Features
 from bandstand.learners.linear_thompson import LinearThompsonSpec
-from bandstand.learners.policies import Policy, draw, policy_from_snapshot, solve
+from bandstand.learners.policies import (
+    Policy,
+    Solution,
+    Solved,
+    draw,
+    policy_from_snapshot,
+    solve,
+)
 from bandstand.learners.probabilities import beta_best, gaussian_best, with_floor
 from bandstand.learners.snapshots import build, newer
 from bandstand.learners.statistics import Statistics
@@ -103,6 +110,24 @@ def test_an_unseen_action_equals_its_prior(spec: Spec) -> None:
     factor[np.tril_indices(dimension)] = solved.arrays["factor"][2]
     assert (solved.arrays["mean"][2] == 0).all()
     assert np.allclose(factor, np.eye(dimension) / np.sqrt(policy.prior_precision), atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["linear_thompson", "lin_ucb", "square_cb"])
+def test_actions_whose_sums_stayed_are_taken_over(name: str) -> None:
+    """The answer is that of a whole solution, to the bit; what stayed isn't looked at again."""
+    fields = linear_spec(reward=RANGE).model_dump()
+    spec = Spec.model_validate({**fields, "policy": {"name": name, "prior_precision": 2.5}})
+    old = learned(spec)
+    new = old.update(batch(records(30, actions=ACTIONS[1:2])))
+    first, whole = solve(spec, old), solve(spec, new)
+    again = solve(spec, new, Solution(old.sums, first))
+    assert again.parameters == whole.parameters
+    assert all((again.arrays[key] == array).all() for key, array in whole.arrays.items())
+    marked = Solved(first.parameters, {key: array + 1.0 for key, array in first.arrays.items()})
+    for key, array in solve(spec, new, Solution(old.sums, marked)).arrays.items():
+        assert (array[[0, 2]] == marked.arrays[key][[0, 2]]).all()
+        assert (array[1] == whole.arrays[key][1]).all()
+        assert not np.shares_memory(array, marked.arrays[key])
 
 
 @pytest.mark.parametrize("spec", BETA)

@@ -88,6 +88,22 @@ def test_nothing_is_published_twice_or_backwards() -> None:
     assert _publish(late).snapshot["parent"] == first.version
 
 
+def test_a_publisher_that_goes_on_solves_as_one_that_begins() -> None:
+    """What is taken over from the snapshot before changes no bit, in a later epoch neither."""
+    core = _core()
+    for spec in (SPECS["home"], InForce(given_spec(), 9)):
+        fresh = _core()
+        for each in (core, fresh):
+            each.follow({"home": spec}, ["home"])
+        for count in (5, 6, 30):
+            for partition in (0, 1):
+                _take(core, _sums(count, partition, spec))
+            published = _publish(core)
+        for partition in (0, 1):
+            _take(fresh, _sums(30, partition, spec))
+        assert _publish(fresh).snapshot["arrays"] == published.snapshot["arrays"]
+
+
 def _applied(core: PublishCore, default: float, epoch: int) -> InForce:
     spec = InForce(given_spec(default=default), epoch)
     core.follow({"home": spec}, ["home"])
