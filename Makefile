@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults storm draws lint bench bench-join bench-join-growth bench-join-memory dev lock clean
+.PHONY: help demo test faults storm draws lint bench bench-learners bench-join bench-join-growth bench-join-memory dev lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -40,6 +40,9 @@ lint: $(READY)  ## Check format, lint and types
 bench: $(READY)  ## Measure, side by side with named peers
 	$(BIN)/python -m benchmarks
 
+bench-learners: $(READY)  ## Measure learning beside five libraries, and write docs/benchmarks.md (some minutes)
+	$(BIN)/python -m benchmarks.learners
+
 bench-join: $(READY)  ## Measure the join beside Kafka Streams, Flink, Quix Streams and Faust on one broker
 	$(BIN)/python -m benchmarks.join
 
@@ -57,6 +60,7 @@ lock: $(READY)  ## Write locks/*.txt anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -c locks/dev.txt pyproject.toml -o locks/runtime.txt
 	echo 'setuptools>=80' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -c locks/dev.txt - -o locks/build.txt
 	echo 'quixstreams==3.28.1' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 - -o benchmarks/join/peers/quix.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 benchmarks/learners/peers.in -o benchmarks/learners/peers.txt
 
 clean:  ## Remove what the commands above made here
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bandstand.local import Progress
 from bandstand.output import progress_bar
-from benchmarks import archiving, codec, joining, learning, report, serving
+from benchmarks import archiving, codec, joining, report, serving
 from benchmarks.measure import FULL, Benchmark, Result, Size, run
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "bench"
@@ -22,7 +22,6 @@ class Name(StrEnum):
     """The benchmarks."""
 
     CODEC = "codec"
-    LEARNING = "learning"
     SERVING = "serving"
     ARCHIVING = "archiving"
     JOINING = "joining"
@@ -36,7 +35,6 @@ class Prepare(Protocol):
 
 PREPARE: dict[Name, Prepare] = {
     Name.CODEC: codec.prepare,
-    Name.LEARNING: learning.prepare,
     Name.SERVING: serving.prepare,
     Name.ARCHIVING: archiving.prepare,
     Name.JOINING: joining.prepare,

@@ -16,23 +16,31 @@ from bandstand.schemas.topics import TICK_KEY
 from bandstand.schemas.wire import Wire
 from bandstand.streams.join_types import TICK_HEADER, Record, Rules
 
-__all__ = ["ACTIONS", "WIRE", "context", "decision", "outcomes", "sized", "spec", "tick"]
+__all__ = ["ACTIONS", "WIRE", "context", "decision", "outcomes", "sized", "spec", "spec_of", "tick"]
 
 WIRE: Final = Wire.single_object()
 ACTIONS: Final = tuple(f"action-{number}" for number in range(10))
 START_MS: Final = 1_790_000_000_000
 
-_NUMBERS = tuple(f"n{number:02d}" for number in range(19))
+_DIMENSION = 20
+_NUMBERS = tuple(f"n{number:02d}" for number in range(_DIMENSION - 1))
 _GRID = 4096
 
 
-def spec(bandit: str = "bench") -> Spec:
+def spec() -> Spec:
     """Give a linear Thompson bandit with ten actions and 20 features, the intercept included."""
+    return spec_of(_DIMENSION, len(ACTIONS))
+
+
+def spec_of(dimension: int, actions: int) -> Spec:
+    """Give a linear Thompson bandit; the dimension includes the intercept."""
     features = "".join(
-        f"  - {{name: {name}, kind: numeric, low: -1, high: 1}}\n" for name in _NUMBERS
+        f"  - {{name: n{number:02d}, kind: numeric, low: -1, high: 1}}\n"
+        for number in range(dimension - 1)
     )
+    names = ", ".join(f"action-{number}" for number in range(actions))
     text = (
-        f"bandit: {bandit}\nactions: [{', '.join(ACTIONS)}]\nfeatures:\n{features}"
+        f"bandit: bench\nactions: [{names}]\nfeatures:\n{features}"
         "policy: {name: linear_thompson}\nreward: {name: click}\nfloor: 0.01\n"
     )
     return parse_spec(text, "bench.yaml")

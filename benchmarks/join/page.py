@@ -24,11 +24,11 @@ def put(name: str, text: str) -> None:
     _PAGE.write_text(page)
 
 
-def where_and_when(facts: Mapping[str, Any]) -> str:
+def where_and_when(facts: Mapping[str, Any], beside: str = "the broker") -> str:
     """Say on which day and machine figures were taken, and how busy that was."""
     where = facts["machine"]
     return (
-        f"{facts['date']}: {where['processor']}, {where['cores']} cores shared with the "
-        f"broker, load {where['load_1_5_15_minutes'][2]:.1f} over the last 15 minutes of it, "
+        f"{facts['date']}: {where['processor']}, {where['cores']} cores shared with "
+        f"{beside}, load {where['load_1_5_15_minutes'][2]:.1f} over the last 15 minutes of it, "
         f"Python {where['python']}"
     )

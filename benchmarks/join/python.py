@@ -6,19 +6,17 @@ needs may differ.
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.environments import EnvironmentNotMadeError, python_of
 from benchmarks.join.place import Place
 from benchmarks.join.turn import Command, TurnError
 
 __all__ = ["PEERS", "bandstand", "faust", "quix", "read_only"]
 
 PEERS = Path(__file__).parent / "peers"
-_ENVIRONMENTS = Path(__file__).resolve().parents[2] / "build" / "bench"
 
 
 def bandstand(workers: int) -> Callable[[Place], Sequence[Command]]:
@@ -56,7 +54,7 @@ def quix(place: Place) -> Sequence[Command]:
     """Give the command of Quix Streams, installed first where it isn't yet."""
     spans = map(str, place.traffic.rules[:2])
     given = [*_topics(place), f"{place.prefix}join", *spans]
-    return [_script(str(_installed("quix") / "bin" / "python"), "quix_join.py", *given)]
+    return [_script(_python_of("quix"), "quix_join.py", *given)]
 
 
 def _topics(place: Place) -> tuple[str, str, str, str]:
@@ -67,20 +65,8 @@ def _script(python: str, name: str, *arguments: str) -> Command:
     return Command([python, str(PEERS / name), *arguments], {})
 
 
-def _installed(name: str) -> Path:
-    """Find the environment of a lock beside the scripts; it is ready when it has its mark."""
-    lock = PEERS / f"{name}.txt"
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-    folder = _ENVIRONMENTS / f"{name}-{digest[:8]}"
-    ready = folder / ".ready"
-    if not ready.exists():
-        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", str(folder)],
-            [str(folder / "bin" / "python"), *install, "--require-hashes", "-r", str(lock)],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise TurnError(f"{name} can't be installed:\n{done.stdout}{done.stderr}")
-        ready.touch()
-    return folder
+def _python_of(name: str) -> str:
+    try:
+        return str(python_of(PEERS / f"{name}.txt"))
+    except EnvironmentNotMadeError as error:
+        raise TurnError(str(error)) from None

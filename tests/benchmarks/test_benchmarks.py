@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from bandstand.local import Kafka
-from benchmarks import archiving, codec, joining, learning, report, serving
+from benchmarks import archiving, codec, joining, report, serving
 from benchmarks.__main__ import PREPARE, Name
 from benchmarks.measure import TINY, Benchmark, Contestant, Ratio, run
 
@@ -32,7 +32,7 @@ def runs(prepared: AbstractContextManager[Benchmark], folder: Path) -> None:
             assert 0 <= figure["min"] <= figure["median"] <= figure["max"]
 
 
-@pytest.mark.parametrize("module", [codec, learning, archiving, joining])
+@pytest.mark.parametrize("module", [codec, archiving, joining])
 def test_a_benchmark_without_servers_runs(module: ModuleType, tmp_path: Path) -> None:
     """The contestants do the same work, and the report has all of them."""
     runs(module.prepare(TINY), tmp_path)

@@ -1,0 +1,1 @@
+"""Learning and deciding beside the bandit libraries of Python."""
