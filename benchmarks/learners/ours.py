@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from bandstand.learners.grid import STEPS
 from bandstand.learners.policies import Solution, policy_from_snapshot, solve
+from bandstand.learners.protocols import AdditiveLearner
 from bandstand.learners.protocols import Rows as GridRows
-from bandstand.learners.registry import additive_of
+from bandstand.learners.registry import learner_of
 from bandstand.learners.snapshots import build
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.columns import columns
@@ -120,7 +121,8 @@ class SumsAlone(_Ours):
 
     def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
         bandit = spec_of(*case)
-        learner = additive_of(bandit)
+        learner = learner_of(bandit)
+        assert isinstance(learner, AdditiveLearner)
         ready = {id(part): _on_the_grid(part) for part in batches}
         return in_turns(batches, lambda part: learner.sums(bandit, ready[id(part)]))
 
