@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
+import numpy as np
 from pydantic import Field
 
+from bandstand.learners.beliefs import beliefs
 from bandstand.learners.contextless import WEIGHTED, ContextlessPolicy, counted
 from bandstand.learners.grid import STEPS
 from bandstand.learners.probabilities import beta_best
@@ -16,7 +18,10 @@ from bandstand.schemas.spec_policy import PolicySpec
 
 __all__ = ["BetaThompson", "BetaThompsonSpec"]
 
-Pseudocount = Annotated[float, Field(strict=True, ge=0.1, le=1e9)]
+LEAST: Final = 0.1
+"""Least number of successes or failures that a prior may have."""
+
+Pseudocount = Annotated[float, Field(strict=True, ge=LEAST, le=1e9)]
 
 
 class BetaThompsonSpec(PolicySpec):
@@ -28,15 +33,29 @@ class BetaThompsonSpec(PolicySpec):
         Outcomes that each action is taken to have had before any data, 0.1 to 1e9 of each.
     """
 
+    informed: ClassVar[bool] = True
+
     name: Literal["beta_thompson"] = "beta_thompson"
     prior_successes: Pseudocount = 1.0
     prior_failures: Pseudocount = 1.0
+
+    def check_belief(self, action: str, mean: float, strength: float) -> None:
+        """Refuse less than LEAST successes or failures."""
+        rarer = min(mean, 1.0 - mean)
+        if rarer * strength < LEAST:
+            least = f"give at least {LEAST / rarer:.4g}" if rarer else "it can't be sure"
+            raise ValueError(
+                f"has a strength of {strength:g} for {action!r}, less than {LEAST:g} outcomes of"
+                f" the rarer kind ({rarer:g} of them are); {least}"
+            )
 
 
 class BetaThompson:
     """Beta posteriors of the scaled reward r in [0, 1].
 
     ``P(share) = Beta(prior_successes + sum of r, prior_failures + sum of (1 - r))``
+
+    A spec's prior of mean m and strength n stands for n * m successes and n * (1 - m) failures.
 
     For rewards of 0 and 1 this is the exact posterior of their share. A fraction counts as that
     part of a success and the rest of a failure: the mean is right, the width that of a binary
@@ -65,14 +84,14 @@ class BetaThompson:
         """Add the prior: ``successes`` and ``failures`` per action."""
         prior = spec.policy
         assert isinstance(prior, BetaThompsonSpec)
+        mean, strength = beliefs(spec)
+        before = np.where(np.isnan(mean), prior.prior_successes, mean * strength)
+        against = np.where(np.isnan(mean), prior.prior_failures, (1.0 - mean) * strength)
         successes = sums["reward"] / STEPS
         failures = (sums["outcomes"] * STEPS - sums["reward"]) / STEPS
         return Solved(
             {"prior_successes": prior.prior_successes, "prior_failures": prior.prior_failures},
-            {
-                "successes": prior.prior_successes + successes,
-                "failures": prior.prior_failures + failures,
-            },
+            {"successes": before + successes, "failures": against + failures},
         )
 
     def solved_shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from bandstand.learners.beliefs import beliefs
 from bandstand.learners.contextless import ContextlessPolicy, Moments, sample_variance
 from bandstand.learners.grid import STEPS
 from bandstand.learners.probabilities import gaussian_best, student_best
@@ -36,6 +37,8 @@ class GaussianThompsonSpec(PolicySpec):
         in [0, 1] can have.
     """
 
+    informed: ClassVar[bool] = True
+
     name: Literal["gaussian_thompson"] = "gaussian_thompson"
     prior_mean: Share = 0.5
     prior_variance: Positive = 1.0
@@ -59,6 +62,8 @@ class StudentThompsonSpec(PolicySpec):
         Expected variance of the rewards around their mean, 1e-9 to 1e9.
     """
 
+    informed: ClassVar[bool] = True
+
     name: Literal["student_thompson"] = "student_thompson"
     prior_mean: Share = 0.5
     prior_outcomes: Positive = 1.0
@@ -74,6 +79,9 @@ class GaussianThompson(Moments):
         precision = 1 / prior_variance + n / noise_variance
         mean      = (prior_mean / prior_variance + s / noise_variance) / precision
 
+    A spec's prior takes the place of ``prior_mean``, and ``noise_variance / strength`` that of
+    ``prior_variance``.
+
     Each action is taken with the probability that its mean is the largest (`gaussian_best`).
 
     References
@@ -87,10 +95,12 @@ class GaussianThompson(Moments):
         """Give ``mean`` and ``deviation`` of each action's mean, in scaled rewards."""
         prior = spec.policy
         assert isinstance(prior, GaussianThompsonSpec)
-        precision = 1.0 / prior.prior_variance + sums["outcomes"] / prior.noise_variance
-        total = prior.prior_mean / prior.prior_variance + (
-            sums["reward"] / STEPS / prior.noise_variance
-        )
+        mean, strength = beliefs(spec)
+        before = np.where(np.isnan(mean), prior.prior_mean, mean)
+        own = 1.0 / prior.prior_variance
+        certainty = np.where(np.isnan(mean), own, strength / prior.noise_variance)
+        precision = certainty + sums["outcomes"] / prior.noise_variance
+        total = before * certainty + sums["reward"] / STEPS / prior.noise_variance
         return Solved({}, {"mean": total / precision, "deviation": 1.0 / np.sqrt(precision)})
 
     def solved_shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
@@ -116,6 +126,8 @@ class StudentThompson(Moments):
         rate     = prior_shape * prior_variance + n * v / 2
                    + prior_outcomes * n * (m - prior_mean)**2 / (2 * outcomes)
 
+    A spec's prior takes the place of ``prior_mean``, its strength that of ``prior_outcomes``.
+
     The mean has a Student-t posterior around ``mean``, of scale ``sqrt(rate / (shape * outcomes))``
     and ``2 * shape`` degrees of freedom. Each action is taken with the probability that its mean is
     the largest (`student_best`).
@@ -132,15 +144,18 @@ class StudentThompson(Moments):
         prior = spec.policy
         assert isinstance(prior, StudentThompsonSpec)
         count = sums["outcomes"]
-        outcomes = prior.prior_outcomes + count
-        observed = self.means(sums, absent=prior.prior_mean)
+        mean, strength = beliefs(spec)
+        before = np.where(np.isnan(mean), prior.prior_mean, mean)
+        worth = np.where(np.isnan(mean), prior.prior_outcomes, strength)
+        outcomes = worth + count
+        observed = np.where(count > 0, self.means(sums, absent=0.0), before)
         shape = prior.prior_shape + count / 2
         rate = prior.prior_shape * prior.prior_variance + count * sample_variance(sums) / 2
-        rate += prior.prior_outcomes * count * (observed - prior.prior_mean) ** 2 / (2 * outcomes)
+        rate += worth * count * (observed - before) ** 2 / (2 * outcomes)
         return Solved(
             {},
             {
-                "mean": (prior.prior_outcomes * prior.prior_mean + count * observed) / outcomes,
+                "mean": (worth * before + count * observed) / outcomes,
                 "scale": np.sqrt(rate / (shape * outcomes)),
                 "freedom": 2 * shape,
             },

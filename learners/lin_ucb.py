@@ -49,6 +49,8 @@ class LinUCBSpec(BoundSpec):
         Weight of the ridge, 1e-6 to 1e9; 1 in the paper.
     """
 
+    informed: ClassVar[bool] = True
+
     name: Literal["lin_ucb"] = "lin_ucb"
 
 

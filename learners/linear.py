@@ -13,6 +13,7 @@ from scipy.linalg.blas import dgemm, dsyrk
 from scipy.linalg.lapack import dtrtri
 
 from bandstand.errors import StateError
+from bandstand.learners.beliefs import beliefs
 from bandstand.learners.grid import STEPS
 from bandstand.learners.protocols import Rows, Solution, Solved, Whole
 from bandstand.learners.triangles import Floats, triangle
@@ -70,6 +71,9 @@ class Regressions:
     ) -> Solved:
         """Solve each action's regression.
 
+        A spec's prior of mean m and strength n is n outcomes of m at the middle of all features:
+        the intercept has the mean m and the precision n / noise_variance before any data.
+
         Parameters
         ----------
         spec
@@ -99,6 +103,11 @@ class Regressions:
         changed = _ALL if before is None else (kept != before.sums["products"]).any(axis=1)
         products = _squares(kept[changed], len(spec.feature_names) + 1) / noise_variance
         precision = products[:, :-1, :-1] + ridge * np.eye(products.shape[1] - 1)
+        mean, strength = (part[changed] for part in beliefs(spec))
+        believed = ~np.isnan(mean)
+        certain = (strength / noise_variance)[believed]
+        precision[believed, 0, 0] += certain - ridge
+        products[believed, 0, -1] += certain * mean[believed]
         factor = _inverse_factors(precision, np.array(spec.actions)[changed].tolist())
         weighed = factor @ products[:, :-1, -1:]
         arrays = {

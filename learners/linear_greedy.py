@@ -33,6 +33,7 @@ class LinearEpsilonGreedySpec(EpsilonSpec):
     """
 
     contextual: ClassVar[bool] = True
+    informed: ClassVar[bool] = True
 
     name: Literal["linear_epsilon_greedy"] = "linear_epsilon_greedy"
     prior_precision: Ridge = 1.0
@@ -51,6 +52,7 @@ class SquareCBSpec(PolicySpec):
     """
 
     contextual: ClassVar[bool] = True
+    informed: ClassVar[bool] = True
 
     name: Literal["square_cb"] = "square_cb"
     gamma_scale: Positive = 10.0

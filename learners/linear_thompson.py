@@ -71,6 +71,8 @@ class LinearThompsonSpec(GaussianWeightsSpec):
         As of `GaussianWeightsSpec`.
     """
 
+    informed: ClassVar[bool] = True
+
     name: Literal["linear_thompson"] = "linear_thompson"
 
 

@@ -61,6 +61,7 @@ from bandstand.schemas.spec_features import (
 )
 from bandstand.schemas.spec_forget import Forget
 from bandstand.schemas.spec_policy import Policy, learner
+from bandstand.schemas.spec_prior import Prior
 from bandstand.schemas.spec_reward import Reward
 from bandstand.schemas.spec_words import Name, Number, Word, refuse_repeats
 from bandstand.schemas.spec_yaml import Document, describe, read_yaml
@@ -104,6 +105,8 @@ class Spec(BaseModel):
         How long an outcome counts; for good by default.
     floor
         Least probability of every eligible action, 0 to 1 / number of actions.
+    prior
+        What is believed of the actions before any data, instead of the policy's own prior.
 
     Examples
     --------
@@ -131,6 +134,7 @@ class Spec(BaseModel):
     interactions: tuple[Interaction, ...] = Field(default=(), exclude_if=lambda pairs: not pairs)
     forget: Forget | None = Field(default=None, exclude_if=lambda forget: forget is None)
     floor: Number = 0.0
+    prior: Prior | None = Field(default=None, exclude_if=lambda prior: prior is None)
 
     @field_validator("actions")
     @classmethod
@@ -214,6 +218,30 @@ class Spec(BaseModel):
         if not 0.0 <= floor <= most:
             raise ValueError(f"must lie between 0 and 1 / number of actions ({most:g})")
         return floor
+
+    @field_validator("prior")
+    @classmethod
+    def _believable(cls, prior: Prior | None, info: ValidationInfo) -> Prior | None:
+        if prior is None or not {"actions", "policy", "reward"} <= info.data.keys():
+            return prior
+        actions, policy, reward = (info.data[name] for name in ("actions", "policy", "reward"))
+        unknown = [action for action in prior.actions if action not in actions]
+        if unknown:
+            raise ValueError(
+                f"speaks of unknown actions: {', '.join(map(repr, unknown))};"
+                f" allowed: {', '.join(actions)}"
+            )
+        if not policy.informed:
+            raise ValueError(f"can't be used: {policy.name} has no prior; remove it")
+        for action, belief in zip(actions, prior.beliefs(actions), strict=True):
+            if belief is not None:
+                if not reward.low <= belief.mean <= reward.high:
+                    raise ValueError(
+                        f"expects {belief.mean:g} of {action!r}, which must lie between the"
+                        f" reward's low ({reward.low:g}) and high ({reward.high:g})"
+                    )
+                policy.check_belief(action, reward.scaled(belief.mean), belief.strength)
+        return prior
 
     def __hash__(self) -> int:
         """Hash it by its text, found once: specs are keys of caches on the way of every batch."""

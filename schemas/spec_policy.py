@@ -51,8 +51,13 @@ class PolicySpec(BaseModel):
     """Whether it has weights that actions share, told apart by features of actions."""
     needs_propensity: ClassVar[bool] = False
     """Whether an outcome teaches nothing without the propensity of its action."""
+    informed: ClassVar[bool] = False
+    """Whether it takes a spec's beliefs about its actions, see `Prior`."""
 
     name: str
+
+    def check_belief(self, action: str, mean: float, strength: float) -> None:
+        """Refuse a belief that this policy can't hold, by a ValueError; `mean` is scaled."""
 
     @property
     def explores(self) -> bool:

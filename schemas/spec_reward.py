@@ -158,6 +158,10 @@ class Reward(BaseModel):
         )
         return (own, *self.plus)
 
+    def scaled(self, value: float) -> float:
+        """Give a number of the whole as learners see it: 0 at low, 1 at high."""
+        return (value - self.low) / (self.high - self.low)
+
     @field_validator("plus")
     @classmethod
     def _distinct(cls, plus: tuple[Addend, ...], info: ValidationInfo) -> tuple[Addend, ...]:

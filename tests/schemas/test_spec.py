@@ -158,6 +158,25 @@ def test_every_mistake_is_named_at_once() -> None:
             {"reward": "{name: c, keep_probability: {attribute: a, least: 1e-4}}"},
             "reward.keep_probability.least: 0.0001: should be greater than or equal to 0.001",
         ),
+        ({"more": "prior: {mean: 0.5}"}, "b.yaml:5: prior.strength: None needs a mean beside it"),
+        ({"more": "prior: {strength: 5}"}, "b.yaml:5: prior.strength: 5 needs a mean beside it"),
+        ({"more": "prior: {}"}, "b.yaml:5: prior.actions: {} must say something where mean isn't"),
+        (
+            {"more": "prior: {actions: {z: {mean: 0.5, strength: 3}}}"},
+            "speaks of unknown actions: 'z'; allowed: x, y",
+        ),
+        (
+            {"more": "prior: {actions: {y: {mean: 1.5, strength: 3}}}"},
+            "expects 1.5 of 'y', which must lie between the reward's low (0) and high (1)",
+        ),
+        (
+            {"more": "prior: {mean: 0.001, strength: 10}"},
+            "less than 0.1 outcomes of the rarer kind (0.001 of them are); give at least 100",
+        ),
+        (
+            {"policy": "{name: ucb1}", "more": "prior: {mean: 0.5, strength: 5}"},
+            "can't be used: ucb1 has no prior; remove it",
+        ),
         ({"more": "floor: 0.6"}, "b.yaml:5: floor: 0.6 must lie between 0 and 1 / number of"),
         ({"more": "floor: true"}, "b.yaml:5: floor: True: should be a valid number"),
         ({"more": "features: [{name: a, kind: hashed, buckets: 3}]"}, "learns without context"),

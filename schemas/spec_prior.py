@@ -1,0 +1,78 @@
+"""The sections of a spec for a cold start: what is believed before any data, and new actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from bandstand.schemas.spec_words import Number, Word
+
+__all__ = ["Belief", "Prior"]
+
+Strength = Annotated[float, Field(strict=True, ge=0.1, le=1e9)]
+
+
+class Belief(BaseModel):
+    """What an action is expected to bring.
+
+    Parameters
+    ----------
+    mean
+        Expected reward, in the reward's own unit and range.
+    strength
+        Outcomes that this is worth, 0.1 to 1e9.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: Number
+    strength: Strength
+
+
+class Prior(BaseModel):
+    """What is believed before any data; it takes the place of the policy's own prior.
+
+    Parameters
+    ----------
+    mean, strength
+        The belief about every action that isn't among `actions`, such as a base rate; both or none.
+    actions
+        Beliefs about single actions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: Number | None = None
+    strength: Strength | None = Field(default=None, validate_default=True)
+    actions: Mapping[Word, Belief] = Field(default={}, validate_default=True)
+
+    @field_validator("strength")
+    @classmethod
+    def _both(cls, strength: float | None, info: ValidationInfo) -> float | None:
+        if "mean" in info.data and (info.data["mean"] is None) != (strength is None):
+            raise ValueError("needs a mean beside it, and a mean a strength; give both or none")
+        return strength
+
+    @field_validator("actions")
+    @classmethod
+    def _something(
+        cls, actions: Mapping[str, Belief], info: ValidationInfo
+    ) -> Mapping[str, Belief]:
+        if not actions and info.data.get("mean", 0) is None:
+            raise ValueError("must say something where mean isn't given")
+        return actions
+
+    def beliefs(self, actions: tuple[str, ...]) -> list[Belief | None]:
+        """Give the belief about each action; None where the policy's own prior holds.
+
+        Examples
+        --------
+        >>> Prior(actions={"b": {"mean": 0.5, "strength": 3}}).beliefs(("a", "b"))
+        [None, Belief(mean=0.5, strength=3.0)]
+        """
+        rest = None
+        if self.mean is not None and self.strength is not None:
+            rest = Belief(mean=self.mean, strength=self.strength)
+        return [self.actions.get(action, rest) for action in actions]
