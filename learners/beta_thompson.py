@@ -71,6 +71,7 @@ class BetaThompson:
 
     parameters = BetaThompsonSpec
     weighted = WEIGHTED
+    actions_apart = True
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``outcomes`` per action; ``reward``: sum of r per action, in steps of 1/4096."""

@@ -39,6 +39,7 @@ class Moments:
     """Number, sum and sum of squares of the scaled rewards of each action."""
 
     weighted = WEIGHTED
+    actions_apart = True
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``outcomes``, ``reward`` (in 2**-12) and ``squares`` (in 2**-24) per action."""

@@ -51,6 +51,7 @@ class Exp3:
 
     parameters = Exp3Spec
     weighted = WEIGHTED
+    actions_apart = True
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``outcomes``, ``reward`` and ``gain`` (reward over propensity) per action.

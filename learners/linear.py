@@ -34,6 +34,7 @@ class Regressions:
     """Products of the features and scaled rewards of each action, and their ridge regressions."""
 
     weighted: ClassVar[Mapping[str, int]] = {"outcomes": STEPS * STEPS}
+    actions_apart: ClassVar[bool] = True
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``outcomes`` per action; ``products`` per action.

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bandstand.errors import EventError, LogGapError, StateError
+from bandstand.learners.inherit import inherited, only
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.columns import columns
 from bandstand.schemas.wire import Wire
@@ -110,8 +111,19 @@ class LearnCore:
 
     @property
     def missing(self) -> dict[str, InForce]:
-        """Specs in force in this lane that have no sums yet: `open` them, or `adopt` a rebuild."""
-        return {b: f for b, f in self._in_force.items() if b not in self._held}
+        """Specs in force in this lane that have no sums yet: `open` them, or `adopt` a rebuild.
+
+        Where older sums go on, only the actions that are new are missing.
+        """
+        missing = {}
+        for bandit, in_force in self._in_force.items():
+            held = self._held.get(bandit)
+            if held is None:
+                missing[bandit] = in_force
+            elif held.epoch != in_force.epoch:
+                added = set(in_force.spec.actions).difference(in_force.kept(held.epoch))
+                missing[bandit] = InForce(only(in_force.spec, added), in_force.epoch)
+        return missing
 
     @property
     def unwritten(self) -> bool:
@@ -119,7 +131,10 @@ class LearnCore:
         return bool(self._changed or self._stale) or self.position != self._written
 
     def follow(self, specs: Mapping[str, InForce]) -> None:
-        """Take the specs in force; sums of other epochs are dropped.
+        """Take the specs in force.
+
+        Sums that another spec can't go on with are dropped. Where it can, they become its own, at
+        once if it has no new actions; otherwise they go on being learned until those are, too.
 
         Parameters
         ----------
@@ -128,24 +143,18 @@ class LearnCore:
         """
         self._in_force = {b: f for b, f in specs.items() if f.spec.lane == self.lane}
         for bandit, sums in list(self._held.items()):
-            if not _belongs(sums, self._in_force.get(bandit)):
-                self._stale.update(dict.fromkeys(sums_keys(sums), bandit))
-                self._changed.discard(bandit)
-                del self._held[bandit]
+            in_force = self._in_force.get(bandit)
+            if in_force is None or not _goes_on(sums, in_force):
+                self._drop(bandit)
+            elif (
+                sums.epoch != in_force.epoch and in_force.kept(sums.epoch) == in_force.spec.actions
+            ):
+                self._settle(bandit, None)
 
     def open(self) -> None:
         """Begin what is `missing` with empty sums: right where nothing retained was passed over."""
-        for bandit, (spec, epoch) in self.missing.items():
-            self._hold(
-                PartitionSums(
-                    self.lane,
-                    self.partition,
-                    epoch,
-                    self.position.next_offset,
-                    Statistics.empty(spec),
-                )
-            )
-            self._changed.add(bandit)
+        for bandit, in_force in self.missing.items():
+            self._settle(bandit, Statistics.empty(in_force.spec))
 
     def adopt(self, rebuilt: LearnCore) -> None:
         """Take over sums that another core has built up to this position.
@@ -161,9 +170,8 @@ class LearnCore:
             raise StateError(f"sums built up to {theirs} can't be added at {mine}")
         for bandit, in_force in self.missing.items():
             sums = rebuilt.held.get(bandit)
-            if sums is not None and _belongs(sums, in_force):
-                self._hold(sums)
-                self._changed.add(bandit)
+            if sums is not None and _is_of(sums, in_force):
+                self._settle(bandit, sums.statistics)
 
     def learn(self, records: Sequence[Record]) -> Learned:
         """Read on.
@@ -222,8 +230,23 @@ class LearnCore:
         self._stale.clear()
         self._written = self.position
 
-    def _hold(self, sums: PartitionSums) -> None:
-        self._held[sums.statistics.spec.bandit] = sums
+    def _settle(self, bandit: str, learned: Statistics | None) -> None:
+        """Hold sums of the epoch in force: older ones that go on, and what was `missing`."""
+        in_force, old = self._in_force[bandit], self._held.get(bandit)
+        statistics = learned
+        if old is not None:
+            kept = in_force.kept(old.epoch)
+            statistics = inherited(in_force.spec, old.statistics, kept, learned)
+            self._drop(bandit)
+        assert statistics is not None
+        place = (self.lane, self.partition, in_force.epoch, self.position.next_offset)
+        self._held[bandit] = PartitionSums(*place, statistics)
+        self._changed.add(bandit)
+
+    def _drop(self, bandit: str) -> None:
+        self._stale.update(dict.fromkeys(sums_keys(self._held[bandit]), bandit))
+        self._changed.discard(bandit)
+        del self._held[bandit]
 
     def _fresh(self, records: Sequence[Record]) -> list[Record]:
         expected = self.position.next_offset
@@ -265,8 +288,12 @@ class LearnCore:
         self._changed.update(updated)
 
 
-def _belongs(sums: PartitionSums, in_force: InForce | None) -> bool:
-    return in_force is not None and sums.epoch == in_force.epoch
+def _goes_on(sums: PartitionSums, in_force: InForce) -> bool:
+    return sums.epoch == in_force.epoch or in_force.ancestor(sums.epoch) is not None
+
+
+def _is_of(sums: PartitionSums, in_force: InForce) -> bool:
+    return sums.epoch == in_force.epoch and sums.statistics.spec == in_force.spec
 
 
 def _increasing(table: pa.RecordBatch, largest: int) -> tuple[pa.RecordBatch, int]:

@@ -149,7 +149,7 @@ class PublishCore:
         in_force = self._in_force.get(bandit)
         if in_force is None:
             return None
-        spec, epoch = in_force
+        spec, epoch = in_force.spec, in_force.epoch
         parts = sorted(self._parts(bandit, in_force, partition), key=attrgetter("partition"))
         first, *others = [part.statistics for part in parts] or [Statistics.empty(spec)]
         merged = reduce(Statistics.merge, others, first)
@@ -187,7 +187,7 @@ class PublishCore:
         table = self._tables.get(partition)
         if table is None:
             return
-        spec, epoch = in_force
+        spec, epoch = in_force.spec, in_force.epoch
         for place in table.places_of(bandit):
             if _fits(place, in_force) and table.epoch(place) == epoch:
                 yield table.sums(place, spec)

@@ -36,7 +36,7 @@ class Restored:
     position
         Where to go on; None where nothing was ever written.
     held
-        Sums of the epochs in force.
+        Sums of the epochs in force, or of those whose sums go on in them.
     stale
         Bandit and key of records that hold sums of other epochs.
     """
@@ -113,6 +113,8 @@ def _sort(place: Place, table: SumsTable, specs: SpecFollower, restored: Restore
     epoch, in_force = table.epoch(place), specs.current.get(place.bandit)
     if in_force is not None and in_force.epoch == epoch:
         restored.held.append(table.sums(place, in_force.spec))
+    elif in_force is not None and (before := in_force.ancestor(epoch)) is not None:
+        restored.held.append(table.sums(place, before))
     elif epoch in specs.unreadable and (in_force is None or in_force.epoch < epoch):
         raise StateError(
             f"{place.bandit!r} was learned under specs record {epoch}, which this version can't "

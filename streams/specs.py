@@ -7,7 +7,8 @@ epoch: all that is learned and published says which epoch it belongs to.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -19,7 +20,7 @@ from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire, wire_from
 from bandstand.settings import Settings
 from bandstand.streams.dead_letters import DeadLetters, origin_of
-from bandstand.streams.in_force import InForce, SpecChange
+from bandstand.streams.in_force import Ancestor, InForce, SpecChange
 
 __all__ = ["InForce", "SpecChange", "SpecFollower", "apply_spec", "specs_in_force"]
 
@@ -56,7 +57,8 @@ def apply_spec(settings: Settings, spec: Spec, author: str = "", reason: str = "
     current = specs_in_force(settings).get(spec.bandit)
     if current is not None and current.spec.hash == spec.hash:
         return current.epoch
-    return _write(settings, spec, author, reason)
+    ancestors = current.heirs(spec) if current is not None else ()
+    return _write(settings, spec, author, reason, ancestors)
 
 
 def specs_in_force(settings: Settings) -> dict[str, InForce]:
@@ -194,10 +196,21 @@ def read_record(message: Message, wire: Wire) -> tuple[str, InForce | None]:
         raise EventError(
             "invalid", f"spec_hash is {record['spec_hash']}, the spec's is {spec.hash}"
         )
-    return key, InForce(spec, origin.offset)
+    return key, InForce(spec, origin.offset, tuple(_ancestors(record)))
 
 
-def _write(settings: Settings, spec: Spec, author: str, reason: str) -> int:
+def _ancestors(record: Mapping[str, Any]) -> Iterator[Ancestor]:
+    """Read the specs before, up to one that this version can't read."""
+    for ancestor in record["ancestors"]:
+        try:
+            yield Ancestor(ancestor["epoch"], Spec.from_canonical(ancestor["spec"]))
+        except SpecError:
+            return
+
+
+def _write(
+    settings: Settings, spec: Spec, author: str, reason: str, ancestors: Iterable[Ancestor]
+) -> int:
     record = {
         "bandit": spec.bandit,
         "spec_hash": spec.hash,
@@ -205,6 +218,7 @@ def _write(settings: Settings, spec: Spec, author: str, reason: str) -> int:
         "ts": time.time_ns() // 1_000_000,
         "author": author,
         "reason": reason,
+        "ancestors": [{"epoch": a.epoch, "spec": a.spec.canonical()} for a in ancestors],
     }
     value = wire_from(settings).dumps("spec", record)
     answers: list[tuple[KafkaError | None, int]] = []

@@ -135,6 +135,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "ts": TS,
         "author": "ada",
         "reason": "first",
+        "ancestors": [{"epoch": 3, "spec": "{}"}],
+        "prior": {
+            "origin": "old.parquet",
+            "actions": ["größer"],
+            "arrays": [{"name": "outcomes", "shape": [1], "data": bytes(8)}],
+        },
     },
 }
 

@@ -51,4 +51,5 @@ def test_what_goes_through_rust() -> None:
         "dead_letter",
         "learner_state",
         "snapshot",
+        "spec",
     }

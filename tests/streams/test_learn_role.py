@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from bandstand.kafka import TopicReader, admin, end_offsets, producer_config
 from bandstand.learners.snapshots import rank
 from bandstand.learners.statistics import Statistics
 from bandstand.local import Kafka
+from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
@@ -79,7 +81,7 @@ class _Lane:
             messages = everything_in(self.settings, self.names.outcomes("fast"))
             core.learn([record_of(m) for m in messages if m.partition() == partition])
             parts.append({bandit: sums.statistics for bandit, sums in core.held.items()})
-        return {bandit: _digest(spec, parts, bandit) for bandit, (spec, _) in specs.items()}
+        return {bandit: _digest(spec, parts, bandit) for bandit, (spec, *_) in specs.items()}
 
     def learned(self) -> dict[str, str]:
         """Give each bandit's digest by what is committed in ``learner-state``."""
@@ -91,7 +93,7 @@ class _Lane:
             if table.epoch(place) == in_force.epoch:
                 sums = table.sums(place, in_force.spec)
                 parts[place.partition][place.bandit] = sums.statistics
-        return {bandit: _digest(spec, parts, bandit) for bandit, (spec, _) in specs.items()}
+        return {bandit: _digest(spec, parts, bandit) for bandit, (spec, *_) in specs.items()}
 
     def state(self) -> tuple[SumsTable, dict[bytes, Position]]:
         """Read ``learner-state``."""
@@ -110,6 +112,15 @@ class _Lane:
         messages = everything_in(self.settings, self.names.snapshots)
         pointers = [m.value() for m in messages if m.key() == b"home"]
         return [rank(pointer_version(bytes(value or b""), WIRE)) for value in pointers]
+
+    def delete_all(self) -> None:
+        """Delete the outcomes, as retention does."""
+        topic = self.names.outcomes("fast")
+        ends = end_offsets(self.settings, topic, range(PARTITIONS))
+        places = [TopicPartition(topic, p, end) for p, end in ends.items()]
+        client = admin(self.settings)
+        for answer in client.delete_records(places).values():
+            answer.result(PATIENCE_S)
 
     def wait_until_learned(self) -> None:
         """Wait until every partition is learned to its end."""
@@ -214,6 +225,24 @@ def test_a_new_reward_function_is_learned_from_the_start_while_the_old_one_serve
     assert {found for found, _ in lane.pointers()} == {0, epoch}
 
 
+def test_an_added_action_costs_no_other_its_outcomes(lane: _Lane, tmp_path: Path) -> None:
+    """What retention took goes on counting under a spec that was applied while no learner ran."""
+    roles = ("learn", "publish")
+    lane.write(500)
+    with ExitStack() as running:
+        for role in roles:
+            running.enter_context(RoleProcess(role, lane.settings, tmp_path))
+        until(lambda: lane.pointers()[-1:] == [(0, 1_000)])
+    lane.delete_all()
+    fields = given_spec("home").model_dump(mode="json") | {"actions": ["d", "c", "b", "a"]}
+    epoch = apply_spec(lane.settings, Spec.model_validate(fields))
+    with ExitStack() as running:
+        for role in roles:
+            running.enter_context(RoleProcess(role, lane.settings, tmp_path))
+        lane.write(50)
+        until(lambda: lane.pointers()[-1:] == [(epoch, 1_100)])
+
+
 def test_a_position_before_the_start_of_the_log_stops_the_learner(
     lane: _Lane, tmp_path: Path
 ) -> None:
@@ -223,11 +252,7 @@ def test_a_position_before_the_start_of_the_log_stops_the_learner(
         lane.wait_until_learned()
         learner.stop()
     lane.write(50)
-    ends = end_offsets(lane.settings, lane.names.outcomes("fast"), range(PARTITIONS))
-    client = admin(lane.settings)
-    places = [TopicPartition(lane.names.outcomes("fast"), p, end) for p, end in ends.items()]
-    for answer in client.delete_records(places).values():
-        answer.result()
+    lane.delete_all()
     with RoleProcess("learn", lane.settings, tmp_path) as learner:
         assert learner.process.wait(PATIENCE_S) != 0
         assert "were learned up to offset 53, but the topic holds 106 to 106" in (

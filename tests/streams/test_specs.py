@@ -6,11 +6,12 @@ import pytest
 
 from bandstand.errors import SettingsError
 from bandstand.local import Kafka
+from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
 from bandstand.streams import topics
-from bandstand.streams.specs import SpecFollower, apply_spec, specs_in_force
+from bandstand.streams.specs import InForce, SpecFollower, apply_spec, specs_in_force
 from tests.streams.given import (
     everything_in,
     given_records,
@@ -34,7 +35,11 @@ def test_an_applied_spec_is_in_force_and_a_second_time_changes_nothing(settings:
     assert apply_spec(settings, given_spec()) == first
     changed = apply_spec(settings, given_spec(default=0.5))
     assert changed == first + 1
-    assert specs_in_force(settings) == {"home": (given_spec(default=0.5), changed)}
+    assert specs_in_force(settings) == {"home": InForce(given_spec(default=0.5), changed)}
+    floor = given_spec(default=0.5).model_dump(mode="json") | {"floor": 0.1}
+    again = apply_spec(settings, Spec.model_validate(floor))
+    assert specs_in_force(settings)["home"].ancestors == ((changed, given_spec(default=0.5)),)
+    assert again == changed + 1
 
 
 def test_a_spec_of_an_unknown_lane_is_refused(settings: Settings) -> None:
@@ -78,7 +83,7 @@ def test_an_unreadable_spec_goes_to_dead_letters_and_stops_nobody(settings: Sett
     )
     with SpecFollower(settings, role="learn") as follower:
         follower.catch_up()
-        assert follower.current == {"home": (spec, epoch)}
+        assert follower.current == {"home": InForce(spec, epoch)}
     until(lambda: len(everything_in(settings, names.dead_letters)) == 5)
     letters = [
         wire.loads("dead_letter", bytes(message.value() or b""))
