@@ -57,7 +57,7 @@ dev: $(READY)  ## Start Kafka and S3 for development (stop: bandstand dev down)
 
 lock: $(READY)  ## Write locks/*.txt anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --no-emit-package bandstand pyproject.toml -o locks/dev.txt
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -c locks/dev.txt pyproject.toml -o locks/runtime.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -c locks/dev.txt --extra drift pyproject.toml -o locks/runtime.txt
 	echo 'setuptools>=80' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -c locks/dev.txt - -o locks/build.txt
 	echo 'quixstreams==3.28.1' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 - -o benchmarks/join/peers/quix.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 benchmarks/learners/peers.in -o benchmarks/learners/peers.txt

@@ -21,7 +21,7 @@ from bandstand.durations import milliseconds
 from bandstand.learners.protocols import Rows, Whole
 from bandstand.schemas.spec_forget import Forget
 
-__all__ = ["Blocks"]
+__all__ = ["INDEX", "Blocks"]
 
 INDEX: Final = "block.index"
 """int64[B]: each block's position on its level, so it begins at ``index << level``; -1 if empty."""

@@ -24,11 +24,13 @@ def inherits(spec: Spec, old: Spec) -> bool:
     """Tell whether the sums of the actions that two specs of a bandit share are alike.
 
     Sums of outcomes with weights don't tell how many outcomes an action had, so with such ones no
-    action may be missing in the newer spec.
+    action may be missing in the newer spec. Sums of blocks of time are learned anew.
     """
     learner = learner_of(spec)
     return (
         getattr(learner, "actions_apart", False)
+        and (spec.forget, spec.drift, spec.since) == (None, None, None)
+        and (old.forget, old.drift, old.since) == (None, None, None)
         and spec.policy.name == old.policy.name
         and (spec.bandit, spec.lane, spec.features_hash)
         == (old.bandit, old.lane, old.features_hash)

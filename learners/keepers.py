@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from bandstand.errors import StateError
 from bandstand.learners.blocks import Blocks
+from bandstand.learners.drift import PREFIX, series_blocks, series_sums
 from bandstand.learners.grid import refuse_overflow
 from bandstand.learners.protocols import AdditiveLearner, ChainedLearner, Rows, Whole
 from bandstand.learners.registry import learner_of
@@ -57,9 +58,12 @@ class Keeper(Protocol):
 def keeper_of(spec: Spec) -> Keeper:
     """Give the keeper of a spec's arrays."""
     learner = learner_of(spec)
+    keeper: Keeper
     if isinstance(learner, ChainedLearner):
-        return _Chain(spec, learner)
-    return _FadingSums(spec, learner) if spec.forget else _Sums(spec, learner)
+        keeper = _Chain(spec, learner)
+    else:
+        keeper = _FadingSums(spec, learner) if spec.forget else _Sums(spec, learner)
+    return _Watched(spec, keeper) if spec.drift else keeper
 
 
 class _Sums:
@@ -168,6 +172,66 @@ class _Chain:
 
     def solvable(self, state: Whole) -> Mapping[str, npt.NDArray[Any]]:
         return state
+
+
+class _Watched:
+    """What another keeper keeps, and beside it the series in which drift is looked for."""
+
+    def __init__(self, spec: Spec, inner: Keeper) -> None:
+        assert spec.drift is not None
+        self._spec = spec
+        self._inner = inner
+        self._blocks = series_blocks(spec.drift)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        actions = (len(self._spec.actions),)
+        series = self._blocks.shapes({"outcomes": actions, "reward": actions})
+        return {**self._inner.shapes, **_marked(series)}
+
+    def start(self) -> Whole:
+        series = {n.removeprefix(PREFIX): s for n, s in self.shapes.items() if _is_series(n)}
+        return {**self._inner.start(), **_marked(self._blocks.start(series))}
+
+    def learn(self, state: Whole, rows: Rows, times: Ints) -> Whole:
+        own, series = _parted(state)
+        grown = self._blocks.learn(series, rows, times, lambda part: series_sums(self._spec, part))
+        return {**self._inner.learn(own, rows, times), **_marked(grown)}
+
+    def merge(self, first: Whole, second: Whole) -> Whole:
+        (one, its_series), (two, other_series) = _parted(first), _parted(second)
+        series = self._blocks.merge(its_series, other_series)
+        return {**self._inner.merge(one, two), **_marked(series)}
+
+    def subtract(self, minuend: Whole, subtrahend: Whole) -> Whole:  # noqa: ARG002 - refused
+        raise StateError(
+            f"statistics of {self._spec.bandit!r} can't be subtracted: it watches for drift, and"
+            " of that series old steps may be gone; learn anew from the outcomes that are to count"
+        )
+
+    def refuse_lost(self, state: Whole) -> None:
+        self._inner.refuse_lost(_parted(state)[0])
+
+    def solvable(self, state: Whole) -> Mapping[str, npt.NDArray[Any]]:
+        return self._inner.solvable(_parted(state)[0])
+
+
+def _is_series(name: str) -> bool:
+    return name.startswith(PREFIX)
+
+
+_T = TypeVar("_T")
+
+
+def _marked(series: Mapping[str, _T]) -> dict[str, _T]:
+    return {PREFIX + name: each for name, each in series.items()}
+
+
+def _parted(state: Whole) -> tuple[Whole, Whole]:
+    """Give a keeper's own arrays, and those of the series without their prefix."""
+    own = {name: array for name, array in state.items() if not _is_series(name)}
+    series = {n.removeprefix(PREFIX): a for n, a in state.items() if _is_series(n)}
+    return own, series
 
 
 def _lost(what: str) -> StateError:

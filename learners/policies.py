@@ -82,7 +82,7 @@ def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:
                 f"snapshot {snapshot['version']!r} of bandit {spec.bandit!r}: array {name!r} has"
                 f" shape {found} or numbers that aren't finite; its spec asks for {shape}"
             )
-    return learner.policy(spec, Solved(snapshot["parameters"], arrays))
+    return learner.policy(spec.at(snapshot["newest"]), Solved(snapshot["parameters"], arrays))
 
 
 def _array(array: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

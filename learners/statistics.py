@@ -21,6 +21,7 @@ from bandstand.learners.keepers import keeper_of
 from bandstand.learners.protocols import Rows, Whole
 from bandstand.learners.rewards import activated, earn, weights
 from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_drift import moment_ms
 
 __all__ = ["Statistics"]
 
@@ -144,9 +145,10 @@ class Statistics:
             ``rejected_features_width``, ``rejected_features_not_finite``,
             ``rejected_reward_not_finite``, ``rejected_cost``, ``rejected_propensity`` (not above 0
             and up to 1, where the learner needs it), ``rejected_keep_probability`` count outcomes
-            that weren't learned, each under its first reason; so does ``not_activated``, before
-            all but the first. ``clipped_reward``, ``clipped_features``, ``clipped_weighted``,
-            ``clipped_keep_probability``, ``missing_features``, ``unknown_categories`` count values.
+            that weren't learned, each under its first reason; so do ``before_since`` and
+            ``not_activated``, before all but the first. ``clipped_reward``, ``clipped_features``,
+            ``clipped_weighted``, ``clipped_keep_probability``, ``missing_features``,
+            ``unknown_categories`` count values.
 
         Raises
         ------
@@ -267,6 +269,11 @@ def _countable(spec: Spec, batch: pa.RecordBatch, counters: Counter[str]) -> pa.
     if decisions.null_count:
         counters["rejected_no_decision"] = decisions.null_count
         batch = batch.filter(decisions.is_valid())
+    if spec.since is not None:
+        times = batch.column("decision").field("ts").view(pa.int64()).to_numpy()
+        counting = times >= moment_ms(spec.since)
+        counters["before_since"] = int(np.count_nonzero(~counting))
+        batch = batch.filter(pa.array(counting))
     if spec.reward.activation is not None:
         counting = activated(spec.reward.activation, batch.column("rewards"))
         counters["not_activated"] = int(np.count_nonzero(~counting))

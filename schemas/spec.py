@@ -45,6 +45,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from bandstand.errors import SpecError
+from bandstand.schemas.spec_drift import Drift, Moment, Widened, moment_ms
 from bandstand.schemas.spec_features import (
     ENCODING,
     ActionCategorical,
@@ -103,8 +104,14 @@ class Spec(BaseModel):
         of the subject and one of the actions.
     forget
         How long an outcome counts; for good by default.
+    since
+        Outcomes of decisions before this aren't learned.
+    drift
+        How a change of rewards is noticed, and what it leads to.
     floor
         Least probability of every eligible action, 0 to 1 / number of actions.
+    widened
+        A higher floor for a while.
     prior
         What is believed of the actions before any data, instead of the policy's own prior.
 
@@ -133,7 +140,10 @@ class Spec(BaseModel):
     )
     interactions: tuple[Interaction, ...] = Field(default=(), exclude_if=lambda pairs: not pairs)
     forget: Forget | None = Field(default=None, exclude_if=lambda forget: forget is None)
+    since: Moment | None = Field(default=None, exclude_if=lambda since: since is None)
+    drift: Drift | None = Field(default=None, exclude_if=lambda drift: drift is None)
     floor: Number = 0.0
+    widened: Widened | None = Field(default=None, exclude_if=lambda widened: widened is None)
     prior: Prior | None = Field(default=None, exclude_if=lambda prior: prior is None)
 
     @field_validator("actions")
@@ -211,6 +221,29 @@ class Spec(BaseModel):
             )
         return forget
 
+    @field_validator("drift")
+    @classmethod
+    def _can_act(cls, drift: Drift | None, info: ValidationInfo) -> Drift | None:
+        if drift is None:
+            return drift
+        forget, reward = info.data.get("forget"), info.data.get("reward")
+        if drift.act == "half_life" and "forget" in info.data and not (forget and forget.half_life):
+            raise ValueError("shortens the half-life, but the spec has no forget: {half_life: …}")
+        if reward is not None and reward.keep_probability is not None:
+            raise ValueError("can't be looked for where outcomes have weights (keep_probability)")
+        most = 1.0 / len(info.data["actions"]) if info.data.get("actions") else 1.0
+        if drift.floor is not None and drift.floor > most:
+            raise ValueError(f"has a floor above 1 / number of actions ({most:g})")
+        return drift
+
+    @field_validator("widened")
+    @classmethod
+    def _widens(cls, widened: Widened | None, info: ValidationInfo) -> Widened | None:
+        most = 1.0 / len(info.data["actions"]) if info.data.get("actions") else 1.0
+        if widened is not None and widened.floor > most:
+            raise ValueError(f"has a floor above 1 / number of actions ({most:g})")
+        return widened
+
     @field_validator("floor")
     @classmethod
     def _leaves_room(cls, floor: float, info: ValidationInfo) -> float:
@@ -251,6 +284,19 @@ class Spec(BaseModel):
     def evaluable(self) -> bool:
         """Whether its logs can be used to evaluate other policies: any action may be taken."""
         return self.floor > 0.0 or self.policy.explores
+
+    def at(self, newest: int | None) -> Spec:
+        """Give the spec as it decides once an outcome of that decision time is known.
+
+        Parameters
+        ----------
+        newest
+            Newest decision time among the outcomes learned, ms since 1970; None if there is none.
+        """
+        widened = self.widened
+        if widened is None or (newest is not None and newest >= moment_ms(widened.until)):
+            return self
+        return self.model_copy(update={"floor": max(self.floor, widened.floor)})
 
     def canonical(self) -> str:
         """Give the one JSON text of this spec: sorted keys, no spaces, defaults filled in."""

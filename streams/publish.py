@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from operator import attrgetter
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -30,17 +31,20 @@ from bandstand.kafka import (
     poll_batch,
     producer_config,
 )
+from bandstand.learners.drift import acted
 from bandstand.logs import get_logger
 from bandstand.membership import leave, membership
 from bandstand.partitioner import partition_for
 from bandstand.role import Role, persist, running
+from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_drift import moment
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import wire_from
 from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.dead_letters import origin_of
 from bandstand.streams.publish_core import PublishCore, Published
-from bandstand.streams.specs import SpecFollower
+from bandstand.streams.specs import SpecFollower, apply_spec
 
 __all__ = ["Publisher", "run"]
 
@@ -55,6 +59,9 @@ _FAILURES = Counter(
     "bandstand_publish_failures", "Snapshots that couldn't be made, see the log.", ["bandit"]
 )
 _OUTCOMES = Gauge("bandstand_publish_outcomes", "Outcomes in the newest snapshot.", ["bandit"])
+_CHANGES = Counter(
+    "bandstand_publish_changes", "Changes of an action's rewards that were found.", ["bandit"]
+)
 _SECONDS = Histogram(
     "bandstand_publish_seconds",
     "Time to solve and write a round of snapshots.",
@@ -219,6 +226,26 @@ class Publisher:
             _SNAPSHOTS.labels(made.bandit).inc()
             _OUTCOMES.labels(made.bandit).set(made.snapshot["outcomes"])
             _log.info("published", bandit=made.bandit, version=made.version)
+        for made in published:
+            self._act(made)
+
+    def _act(self, made: Published) -> None:
+        """Tell of changes of rewards, and do what the spec wants done about them."""
+        for change in made.changes:
+            _CHANGES.labels(made.bandit).inc()
+            _log.warning("rewards have changed", bandit=made.bandit, **change._asdict())
+        if not made.changes:
+            return
+        change = max(made.changes, key=attrgetter("began"))
+        spec = Spec.from_canonical(made.snapshot["spec"])
+        wanted = acted(spec, change)
+        if wanted.hash != spec.hash and spec.drift is not None:
+            reason = (
+                f"drift: {spec.drift.act}, for {change.action!r} brings {change.after:.4g} of its"
+                f" range since {moment(change.began).isoformat()}, {change.before:.4g} before"
+            )
+            epoch = made.snapshot["epoch"]
+            apply_spec(self._settings, wanted, "bandstand publish", reason, instead_of=epoch)
 
     def _make(self, bandit: str) -> Published | None:
         """Solve one bandit; one that can't be solved or is too wide stops no other."""

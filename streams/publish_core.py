@@ -13,7 +13,9 @@ from functools import reduce
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from bandstand.durations import milliseconds
 from bandstand.errors import EventError, StateError
+from bandstand.learners.drift import Change, changes
 from bandstand.learners.policies import Solution, Solved, solve
 from bandstand.learners.snapshots import build, newer, rank, version_of
 from bandstand.learners.statistics import Statistics
@@ -36,12 +38,15 @@ class Published(NamedTuple):
         The record.
     records
         Key and value of each record for ``snapshots``, in this order.
+    changes
+        Of rewards, found since the snapshot before.
     """
 
     bandit: str
     version: str
     snapshot: dict[str, Any]
     records: list[tuple[bytes, bytes | None]]
+    changes: list[Change]
 
 
 @dataclass
@@ -74,6 +79,7 @@ class PublishCore:
         self._in_force: Mapping[str, InForce] = {}
         self._changed: set[str] = set()
         self._solutions: dict[str, tuple[int, Solution]] = {}
+        self._looked: dict[str, tuple[int, int]] = {}
 
     def follow(self, specs: Mapping[str, InForce], changed: Collection[str]) -> None:
         """Take the specs in force; `changed` are the bandits whose spec is another one now."""
@@ -162,7 +168,8 @@ class PublishCore:
         offsets = {part.partition: part.next_offset for part in parts}
         solved = self._solve(bandit, in_force, merged)
         snapshot = build(spec, merged, epoch, shelf.current, offsets, solved)
-        return Published(bandit, version, snapshot, self._records(shelf, snapshot))
+        changes = self._look(bandit, in_force, merged)
+        return Published(bandit, version, snapshot, self._records(shelf, snapshot), changes)
 
     def _waits(self, in_force: InForce, current: str, partitions: Collection[int]) -> bool:
         count = self._lanes.get(in_force.spec.lane)
@@ -176,12 +183,26 @@ class PublishCore:
 
     def _solve(self, bandit: str, in_force: InForce, merged: Statistics) -> Solved:
         """Solve what has changed since the bandit was solved last in this epoch."""
-        spec, epoch = in_force
+        spec, epoch = in_force.spec, in_force.epoch
         known = self._solutions.pop(bandit, None)
         before = known[1] if known and known[0] == epoch else None
         solved = solve(spec, merged, before)
         self._solutions[bandit] = epoch, Solution(merged.sums, solved)
         return solved
+
+    def _look(self, bandit: str, in_force: InForce, merged: Statistics) -> list[Change]:
+        """Look for changes of rewards that weren't there when it was last looked in this epoch."""
+        spec, newest = in_force.spec, merged.newest
+        if spec.drift is None or newest is None:
+            return []
+        step = newest // milliseconds(spec.drift.step)
+        epoch, last = self._looked.get(bandit, (in_force.epoch, -1))
+        last = last if epoch == in_force.epoch else -1
+        if step == last:
+            return []
+        self._looked[bandit] = in_force.epoch, step
+        seen = last * milliseconds(spec.drift.step)
+        return [change for change in changes(spec, merged.sums) if change.found > seen]
 
     def _parts(self, bandit: str, in_force: InForce, partition: int) -> Iterator[PartitionSums]:
         table = self._tables.get(partition)

@@ -29,7 +29,13 @@ _READ_S = 30.0
 _WRITE_S = 10.0
 
 
-def apply_spec(settings: Settings, spec: Spec, author: str = "", reason: str = "") -> int:
+def apply_spec(
+    settings: Settings,
+    spec: Spec,
+    author: str = "",
+    reason: str = "",
+    instead_of: int | None = None,
+) -> int:
     """Put a spec in force for all roles; no record is written where it is already.
 
     Parameters
@@ -40,6 +46,8 @@ def apply_spec(settings: Settings, spec: Spec, author: str = "", reason: str = "
         The spec.
     author, reason
         Who does it, and why; kept with the record.
+    instead_of
+        Only where this epoch is in force: what somebody else has applied meanwhile stays.
 
     Returns
     -------
@@ -57,6 +65,8 @@ def apply_spec(settings: Settings, spec: Spec, author: str = "", reason: str = "
     current = specs_in_force(settings).get(spec.bandit)
     if current is not None and current.spec.hash == spec.hash:
         return current.epoch
+    if instead_of is not None and (current is None or current.epoch != instead_of):
+        return -1 if current is None else current.epoch
     ancestors = current.heirs(spec) if current is not None else ()
     return _write(settings, spec, author, reason, ancestors)
 

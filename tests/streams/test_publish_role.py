@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bandstand.learners.policies import policy_from_snapshot
 from bandstand.local import Kafka
 from bandstand.partitioner import partition_for
 from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_drift import moment
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
@@ -22,7 +24,7 @@ from bandstand.streams.snapshots import list_snapshots, load_snapshot
 from bandstand.streams.specs import apply_spec, specs_in_force
 from bandstand.streams.transactions import Transactions
 from tests.streams.given import everything_in, given_settings, given_spec
-from tests.streams.outcomes import outcome_record, random_outcomes
+from tests.streams.outcomes import START_MS, outcome, outcome_record, random_outcomes
 from tests.streams.role_process import RoleProcess
 from tests.waiting import until
 
@@ -32,14 +34,23 @@ WIRE = Wire.single_object()
 class _Learner:
     """Writes what a learner of one outcome partition would."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._core = LearnCore("fast", 0, WIRE, Position(0))
+    def __init__(
+        self,
+        settings: Settings,
+        outcomes: Iterator[dict[str, object]] | None = None,
+        partition: int = 0,
+    ) -> None:
+        self._core = LearnCore("fast", partition, WIRE, Position(0))
+        self.follow(settings)
+        topic = TopicNames(settings.topics.prefix).learner_state
+        self._transactions = Transactions(settings, f"{topic}.test.{partition}", topic)
+        self._transactions.open()
+        self._outcomes = outcomes or random_outcomes(1_000, seed=1)
+
+    def follow(self, settings: Settings) -> None:
+        """Take the specs in force; those that are new begin here."""
         self._core.follow(specs_in_force(settings))
         self._core.open()
-        topic = TopicNames(settings.topics.prefix).learner_state
-        self._transactions = Transactions(settings, f"{topic}.test", topic)
-        self._transactions.open()
-        self._outcomes = random_outcomes(1_000, seed=1)
 
     def learn(self, count: int) -> None:
         """Learn more outcomes and commit."""
@@ -143,3 +154,40 @@ def test_two_publishers_share_the_bandits(settings: Settings, tmp_path: Path) ->
             assert first.stop() < 5
             changed = _apply(settings, [given_spec(b, default=0.5) for b in bandits])
             until(lambda: [load_snapshot(settings, b)["epoch"] for b in bandits] == changed)
+
+
+def _swapped(count: int, swap: int) -> Iterator[dict[str, object]]:
+    """Give outcomes, a millisecond each: only a's bring a reward, and from `swap` on only b's."""
+    for number in range(count):
+        action = "abc"[number % 3]
+        clicks = int(action == ("a" if number < swap else "b"))
+        yield outcome(number, action=action, clicks=clicks)
+
+
+def test_a_change_of_rewards_becomes_a_spec_with_its_reason(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Rewards swap: the publisher opens an epoch that begins there, once, and says why."""
+    drift = {"step": "100ms", "act": "epoch"}
+    spec = Spec.model_validate({**given_spec().model_dump(mode="json"), "drift": drift})
+    epoch = apply_spec(settings, spec, "me")
+    learner = _Learner(settings, _swapped(9_000, swap=4_500))
+    with RoleProcess("publish", settings, tmp_path) as role:
+        learner.learn(4_500)
+        _wait_for(settings, 4_500)
+        assert specs_in_force(settings)["home"].epoch == epoch
+        learner.learn(2_250)
+        until(lambda: specs_in_force(settings)["home"].epoch > epoch)
+        learner.follow(settings)
+        _Learner(settings, partition=1).learn(0)
+        learner.learn(2_250)
+        _wait_for(settings, 2_250)
+        assert role.stop() < 5
+    in_force = specs_in_force(settings)["home"].spec
+    assert in_force.since == moment(START_MS + 4_500)
+    records = everything_in(settings, TopicNames(settings.topics.prefix).specs)
+    told = [WIRE.loads("spec", bytes(message.value() or b"")) for message in records]
+    assert [each["author"] for each in told] == ["", "me", "bandstand publish"]
+    assert told[-1]["reason"].startswith("drift: epoch, for 'a' brings 0 of its range since 2023-")
+    assert apply_spec(settings, spec, instead_of=epoch) > epoch  # somebody else's stays
+    assert specs_in_force(settings)["home"].spec == in_force
