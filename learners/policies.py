@@ -11,6 +11,7 @@ import numpy as np
 from bandstand.errors import StateError
 from bandstand.learners.draw import draw, uniform
 from bandstand.learners.keepers import keeper_of
+from bandstand.learners.new_actions import least_shapes, tried
 from bandstand.learners.protocols import Choice, Learner, Policy, Rows, Solution, Solved
 from bandstand.learners.registry import learner_of, resuming_of
 from bandstand.learners.statistics import Statistics
@@ -74,7 +75,7 @@ def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:
     spec = Spec.from_canonical(snapshot["spec"])
     arrays = {array["name"]: _array(array) for array in snapshot["arrays"]}
     learner = learner_of(spec)
-    for name, shape in learner.solved_shapes(spec).items():
+    for name, shape in {**learner.solved_shapes(spec), **least_shapes(spec)}.items():
         given = arrays.get(name)
         if given is None or given.shape != shape or not np.isfinite(given).all():
             found = None if given is None else given.shape
@@ -82,7 +83,8 @@ def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:
                 f"snapshot {snapshot['version']!r} of bandit {spec.bandit!r}: array {name!r} has"
                 f" shape {found} or numbers that aren't finite; its spec asks for {shape}"
             )
-    return learner.policy(spec.at(snapshot["newest"]), Solved(snapshot["parameters"], arrays))
+    spec = spec.at(snapshot["newest"])
+    return tried(learner.policy(spec, Solved(snapshot["parameters"], arrays)), arrays)
 
 
 def _array(array: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

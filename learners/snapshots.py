@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bandstand.errors import StateError
+from bandstand.learners.new_actions import least
 from bandstand.learners.policies import Solved, solve
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
@@ -96,6 +97,7 @@ def build(
         If a posterior can't be solved.
     """
     solved = solve(spec, statistics) if solved is None else solved
+    arrays = {**solved.arrays, **least(spec, statistics)}
     digest = statistics.digest()
     return {
         "bandit": spec.bandit,
@@ -116,6 +118,6 @@ def build(
         "parameters": dict(solved.parameters),
         "arrays": [
             {"name": name, "shape": list(array.shape), "data": array.astype("<f8").tobytes()}
-            for name, array in sorted(solved.arrays.items())
+            for name, array in sorted(arrays.items())
         ],
     }

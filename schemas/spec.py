@@ -62,7 +62,7 @@ from bandstand.schemas.spec_features import (
 )
 from bandstand.schemas.spec_forget import Forget
 from bandstand.schemas.spec_policy import Policy, learner
-from bandstand.schemas.spec_prior import Prior
+from bandstand.schemas.spec_prior import NewActions, Prior
 from bandstand.schemas.spec_reward import Reward
 from bandstand.schemas.spec_words import Name, Number, Word, refuse_repeats
 from bandstand.schemas.spec_yaml import Document, describe, read_yaml
@@ -114,6 +114,8 @@ class Spec(BaseModel):
         A higher floor for a while.
     prior
         What is believed of the actions before any data, instead of the policy's own prior.
+    new_actions
+        What an action gets until it has had enough outcomes.
 
     Examples
     --------
@@ -145,6 +147,7 @@ class Spec(BaseModel):
     floor: Number = 0.0
     widened: Widened | None = Field(default=None, exclude_if=lambda widened: widened is None)
     prior: Prior | None = Field(default=None, exclude_if=lambda prior: prior is None)
+    new_actions: NewActions | None = Field(default=None, exclude_if=lambda new: new is None)
 
     @field_validator("actions")
     @classmethod
@@ -275,6 +278,21 @@ class Spec(BaseModel):
                     )
                 policy.check_belief(action, reward.scaled(belief.mean), belief.strength)
         return prior
+
+    @field_validator("new_actions")
+    @classmethod
+    def _room_to_try(cls, new: NewActions | None, info: ValidationInfo) -> NewActions | None:
+        actions, policy = info.data.get("actions"), info.data.get("policy")
+        if new is None or not actions or policy is None:
+            return new
+        if new.share * len(actions) > 1.0:
+            raise ValueError(
+                f"has a share of {new.share:g}; allowed: up to 1 / number of actions"
+                f" ({1 / len(actions):g})"
+            )
+        if not getattr(learner(policy.name), "actions_apart", False):
+            raise ValueError(f"can't be used: {policy.name} doesn't count the actions' outcomes")
+        return new
 
     def __hash__(self) -> int:
         """Hash it by its text, found once: specs are keys of caches on the way of every batch."""

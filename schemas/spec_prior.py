@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from bandstand.schemas.spec_words import Number, Word
 
-__all__ = ["Belief", "Prior"]
+__all__ = ["Belief", "NewActions", "Prior"]
 
 Strength = Annotated[float, Field(strict=True, ge=0.1, le=1e9)]
 
@@ -76,3 +76,21 @@ class Prior(BaseModel):
         if self.mean is not None and self.strength is not None:
             rest = Belief(mean=self.mean, strength=self.strength)
         return [self.actions.get(action, rest) for action in actions]
+
+
+class NewActions(BaseModel):
+    """What an action gets until it is known.
+
+    Parameters
+    ----------
+    share
+        Least probability of an eligible action with fewer outcomes, above 0 to 1 / number of
+        actions.
+    outcomes
+        How many it takes, 1 to 1e9.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: Annotated[float, Field(strict=True, gt=0, le=1)]
+    outcomes: Annotated[int, Field(strict=True, ge=1, le=10**9)]
