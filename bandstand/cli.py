@@ -22,6 +22,7 @@ from bandstand.cli_audit import audit
 from bandstand.cli_dead_letters import dead_letters_app
 from bandstand.cli_lanes import lanes_app
 from bandstand.cli_options import Json, given
+from bandstand.cli_priors import Strength, warm_start
 from bandstand.cli_simulate import simulate
 from bandstand.errors import BandstandError
 from bandstand.kafka import LIBRARY_LOGGER
@@ -52,6 +53,7 @@ app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(snapshot_app, name="snapshot")
 app.command()(audit)
 app.command()(simulate)
+app.command("warm-start")(warm_start)
 
 _OF_THE_DEMO = ("duckdb", "matplotlib", "plotext", "sklearn")
 
@@ -143,13 +145,18 @@ def topics_check(as_json: Json = False) -> None:
 @app.command()
 def apply(
     specs: Annotated[list[Path], typer.Argument(help="YAML files, one bandit each.")],
+    prior_from: Annotated[
+        str | None, typer.Option(help="Start from what this other bandit has learned so far.")
+    ] = None,
+    strength: Strength = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     author: Annotated[str, typer.Option(help="Who; default: the user's name.")] = "",
     as_json: Json = False,
 ) -> None:
     """Publish bandits' specs; every running role follows."""
     from bandstand.schemas.spec import load_spec
-    from bandstand.streams.specs import apply_spec
+    from bandstand.streams.priors import from_bandit
+    from bandstand.streams.specs import apply_spec, specs_in_force
 
     settings = given.settings()
     loaded = [load_spec(path) for path in specs]
@@ -161,15 +168,20 @@ def apply(
                 " floor is 0, so no other policy can be evaluated on its logs; give it a floor,"
                 " such as 0.01"
             )
+    rows = []
     with stderr.status("applying specs"):
-        rows = [
-            {
-                "bandit": spec.bandit,
-                "epoch": apply_spec(settings, spec, author=author, reason=reason),
-                "spec_hash": spec.hash[:16],
-            }
-            for spec in loaded
-        ]
+        current = specs_in_force(settings)
+        for spec in loaded:
+            evidence = None
+            if prior_from is not None:
+                evidence = from_bandit(settings, spec, prior_from).at_most(strength)
+            elif (lost := current.get(spec.bandit)) and lost.evidence and not lost.heirs(spec):
+                stderr.print(
+                    f"bandit {spec.bandit!r}: what it knew from {lost.evidence.origin} doesn't fit"
+                    " the new spec and is left out; give it anew"
+                )
+            epoch = apply_spec(settings, spec, author, reason, evidence)
+            rows.append({"bandit": spec.bandit, "epoch": epoch, "spec_hash": spec.hash[:16]})
     Output(as_json=as_json).rows(rows, "specs in force")
 
 

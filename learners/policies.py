@@ -10,6 +10,7 @@ import numpy as np
 
 from bandstand.errors import StateError
 from bandstand.learners.draw import draw, uniform
+from bandstand.learners.evidence import Evidence, added
 from bandstand.learners.keepers import keeper_of
 from bandstand.learners.new_actions import least_shapes, tried
 from bandstand.learners.protocols import Choice, Learner, Policy, Rows, Solution, Solved
@@ -31,7 +32,12 @@ __all__ = [
 ]
 
 
-def solve(spec: Spec, statistics: Statistics, before: Solution | None = None) -> Solved:
+def solve(
+    spec: Spec,
+    statistics: Statistics,
+    before: Solution | None = None,
+    evidence: Evidence | None = None,
+) -> Solved:
     """Add the prior to the statistics and solve.
 
     Parameters
@@ -43,17 +49,20 @@ def solve(spec: Spec, statistics: Statistics, before: Solution | None = None) ->
     before
         An earlier solution under it: actions whose sums stayed aren't solved again, if the learner
         solves each on its own. The answer is the same to the bit.
+    evidence
+        What was known before any outcome; the same as of the earlier solution.
 
     Raises
     ------
     StateError
         If a posterior can't be solved.
     """
-    sums, resuming = statistics.solvable(), resuming_of(spec)
+    sums, resuming = added(spec, statistics.solvable(), evidence), resuming_of(spec)
     if resuming is None:
         return learner_of(spec).solve(spec, sums)
     if before is not None:
-        before = Solution(keeper_of(spec).solvable(before.sums), before.solved)
+        earlier = added(spec, keeper_of(spec).solvable(before.sums), evidence)
+        before = Solution(earlier, before.solved)
     return resuming.solve(spec, sums, before)
 
 

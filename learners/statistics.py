@@ -23,7 +23,7 @@ from bandstand.learners.rewards import activated, earn, weights
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_drift import moment_ms
 
-__all__ = ["Statistics"]
+__all__ = ["Read", "Statistics", "read"]
 
 _SPECS: Final = 4096
 """Specs of which is kept what only depends on them."""
@@ -157,12 +157,12 @@ class Statistics:
         """
         total = self
         for batch in _batches(outcomes):
-            read = _read(self.spec, batch)
+            found = read(self.spec, batch)
             sums, newest = total.sums, None
-            if len(read.times):
-                sums = keeper_of(self.spec).learn(sums, read.rows, read.times)
-                newest = int(read.times.max())
-            total = total._grown(sums, read.counters, len(read.times), newest)
+            if len(found.times):
+                sums = keeper_of(self.spec).learn(sums, found.rows, found.times)
+                newest = int(found.times.max())
+            total = total._grown(sums, found.counters, len(found.times), newest)
         return total
 
     def merge(self, other: Statistics) -> Statistics:
@@ -224,7 +224,7 @@ def _batches(outcomes: pa.RecordBatch | pa.Table) -> Iterator[pa.RecordBatch]:
             yield outcomes.slice(start, CHUNK)
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
     """What can be learned from a batch, and what was rejected."""
 
     rows: Rows
@@ -232,7 +232,7 @@ class _Read(NamedTuple):
     times: npt.NDArray[np.int64]
 
 
-def _read(spec: Spec, batch: pa.RecordBatch) -> _Read:
+def read(spec: Spec, batch: pa.RecordBatch) -> Read:
     """Read at most CHUNK rows."""
     counters: Counter[str] = Counter()
     batch = _countable(spec, batch, counters)
@@ -260,7 +260,7 @@ def _read(spec: Spec, batch: pa.RecordBatch) -> _Read:
         actions, steps, propensities = actions[good], steps[good], propensities[good]
         roots = None if roots is None else roots[good]
         times = times[good]
-    return _Read(Rows(actions, steps, propensities, roots), +counters, times)
+    return Read(Rows(actions, steps, propensities, roots), +counters, times)
 
 
 def _countable(spec: Spec, batch: pa.RecordBatch, counters: Counter[str]) -> pa.RecordBatch:

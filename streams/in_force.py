@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from bandstand.learners.evidence import Evidence
 from bandstand.learners.inherit import inherits
 from bandstand.schemas.spec import Spec
 
@@ -30,11 +31,14 @@ class InForce(NamedTuple):
         Offset of its record in ``specs``.
     ancestors
         Those before it, the newest first, as far back as sums go on.
+    evidence
+        What was known before any outcome.
     """
 
     spec: Spec
     epoch: int
     ancestors: tuple[Ancestor, ...] = ()
+    evidence: Evidence | None = None
 
     def heirs(self, spec: Spec) -> tuple[Ancestor, ...]:
         """Give the ancestors of a spec that takes the place of this one."""

@@ -186,7 +186,7 @@ class PublishCore:
         spec, epoch = in_force.spec, in_force.epoch
         known = self._solutions.pop(bandit, None)
         before = known[1] if known and known[0] == epoch else None
-        solved = solve(spec, merged, before)
+        solved = solve(spec, merged, before, in_force.evidence)
         self._solutions[bandit] = epoch, Solution(merged.sums, solved)
         return solved
 

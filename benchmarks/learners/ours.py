@@ -208,7 +208,7 @@ def _grow(core: PublishCore, specs: Specs, more: Rows) -> None:
     held = _held[id(core)]
     [table] = _tables(held.spec, [more])
     held = _held[id(core)] = held.update(table)
-    for spec, epoch, _ in specs.values():
+    for spec, epoch, *_ in specs.values():
         theirs = Statistics(spec, held.sums, held.counters, held.outcomes, held.newest)
         for key, value in sums_records(PartitionSums("default", 0, epoch, 0, theirs), WIRE):
             core.take_state(0, key, value)

@@ -1,0 +1,228 @@
+"""Evidence from elsewhere: sums that stand for outcomes which this bandit never had.
+
+They come from another bandit's statistics or from a log, are kept with the spec, and are added to
+what was learned whenever a posterior is solved.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bandstand.errors import SpecError, StateError
+from bandstand.learners.grid import STEPS
+from bandstand.learners.keepers import keeper_of
+from bandstand.learners.logged import PROPENSITY
+from bandstand.learners.protocols import AdditiveLearner
+from bandstand.learners.registry import learner_of
+from bandstand.learners.statistics import Statistics, read
+from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_reward import KeepProbability
+
+__all__ = ["Evidence", "Weighed", "added", "from_outcomes", "from_statistics"]
+
+LEAST_PROPENSITY = 0.001
+"""A smaller propensity counts as this one: it bounds what one outcome can weigh."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Sums of some actions, in the units in which their learner solves them.
+
+    Parameters
+    ----------
+    origin
+        Where they come from, for people.
+    actions
+        Which actions, in the order of the arrays' first axis.
+    arrays
+        float64, by the names of the learner's sums.
+    """
+
+    origin: str
+    actions: tuple[str, ...]
+    arrays: Mapping[str, Floats]
+
+    @property
+    def outcomes(self) -> dict[str, float]:
+        """How many outcomes each action's sums are worth."""
+        return dict(zip(self.actions, self.arrays["outcomes"].tolist(), strict=True))
+
+    def at_most(self, strength: float | None) -> Evidence:
+        """Give the same means with no action worth more than so many outcomes."""
+        if strength is None:
+            return self
+        worth = self.arrays["outcomes"]
+        return self._scaled(np.minimum(1.0, strength / np.maximum(worth, strength)))
+
+    def of(self, actions: Iterable[str]) -> Evidence:
+        """Give what is known of some actions only."""
+        kept = [action for action in actions if action in self.actions]
+        rows = [self.actions.index(action) for action in kept]
+        arrays = {name: array[rows] for name, array in self.arrays.items()}
+        return replace(self, actions=tuple(kept), arrays=arrays)
+
+    def _scaled(self, factors: Floats) -> Evidence:
+        arrays = {
+            name: array * factors.reshape(-1, *[1] * (array.ndim - 1))
+            for name, array in self.arrays.items()
+        }
+        return replace(self, arrays=arrays)
+
+
+class Weighed(NamedTuple):
+    """Evidence from a log.
+
+    Parameters
+    ----------
+    evidence
+        The sums.
+    rows
+        Number of outcomes of each action that were used.
+    counters
+        As of `Statistics.update`.
+    """
+
+    evidence: Evidence
+    rows: dict[str, int]
+    counters: Mapping[str, int]
+
+
+def added(
+    spec: Spec, sums: Mapping[str, npt.NDArray[Any]], evidence: Evidence | None
+) -> Mapping[str, npt.NDArray[Any]]:
+    """Add evidence to what a learner solves, each action's to its own.
+
+    Raises
+    ------
+    StateError
+        If it isn't of this spec's kind.
+    """
+    if evidence is None:
+        return sums
+    mine = evidence.of(spec.actions)
+    rows = [spec.actions.index(action) for action in mine.actions]
+    total = {}
+    for name, array in sums.items():
+        more = mine.arrays.get(name)
+        if more is None or more.shape[1:] != array.shape[1:]:
+            raise StateError(
+                f"the prior of {spec.bandit!r} from {evidence.origin} has no {name} of this spec's"
+                " shape; apply the spec with another prior"
+            )
+        total[name] = array.astype(np.float64)
+        total[name][rows] += more
+    return total
+
+
+def from_statistics(spec: Spec, source: Statistics, origin: str) -> Evidence:
+    """Take over what another bandit knows of the actions that both have.
+
+    Raises
+    ------
+    SpecError
+        If its sums don't mean the same, or it shares no action.
+    """
+    theirs = source.spec
+    _refuse_unfit(spec)
+    ours = learner_of(spec).shapes(replace_actions(spec, theirs.actions))
+    differences = {
+        "features": spec.features_hash != theirs.features_hash,
+        "the reward's range": (spec.reward.low, spec.reward.high)
+        != (theirs.reward.low, theirs.reward.high),
+        "what the policy sums up": ours != learner_of(theirs).shapes(theirs),
+        "all actions": not set(spec.actions) & set(theirs.actions),
+    }
+    found = ", ".join(what for what, differs in differences.items() if differs)
+    if found:
+        raise SpecError(
+            f"{spec.bandit!r} can't start from {theirs.bandit!r}: they differ in {found}; take"
+            " another bandit, or write mean and strength of the actions into the spec's prior"
+        )
+    arrays = {n: np.asarray(a, dtype=np.float64) for n, a in source.solvable().items()}
+    return Evidence(origin, theirs.actions, arrays).of(spec.actions)
+
+
+def from_outcomes(spec: Spec, outcomes: Iterable[pa.RecordBatch], origin: str) -> Weighed:
+    """Sum up a log as evidence, each outcome weighed by 1 / its propensity.
+
+    So the sums are those of subjects as they come, not as the policy that wrote the log picked them
+    for an action. Each action's are scaled to the number of outcomes that its weights are worth,
+    ``(sum of w)**2 / sum of w**2`` (Kish): uneven weights know less than they count.
+
+    A learner that divides by propensities itself gets no weights.
+
+    Parameters
+    ----------
+    spec
+        Whose features, reward function and learner.
+    outcomes
+        Batches as of `bandstand.learners.logged.outcomes`, of at most `grid.CHUNK` rows.
+    origin
+        Where they come from.
+
+    Raises
+    ------
+    SpecError
+        If the learner can't use evidence.
+    StateError
+        If no outcome can be used.
+    """
+    _refuse_unfit(spec)
+    weighing = spec if spec.policy.needs_propensity else _by_propensity(spec)
+    learner, count = cast(AdditiveLearner, learner_of(weighing)), len(spec.actions)
+    sums, used = dict[str, npt.NDArray[np.int64]](), np.zeros(count)
+    squares, counters = np.zeros(count), Counter[str]()
+    for batch in outcomes:
+        found = read(weighing, batch)
+        counters.update(found.counters)
+        rows, roots = found.rows, found.rows.roots
+        weights = np.ones(len(rows.actions)) if roots is None else (roots / STEPS) ** 2
+        used += np.bincount(rows.actions, minlength=count)
+        squares += np.bincount(rows.actions, weights * weights, count)
+        for name, array in learner.sums(weighing, rows).items():
+            sums[name] = sums.get(name, 0) + array
+    if not used.any():
+        why = ", ".join(f"{name} {n}" for name, n in sorted(counters.items())) or "it is empty"
+        raise StateError(f"{origin} has no outcome that {spec.bandit!r} can learn from: {why}")
+    arrays = {n: a.astype(np.float64) for n, a in keeper_of(weighing).solvable(sums).items()}
+    evidence = Evidence(origin, spec.actions, arrays)
+    total = arrays["outcomes"]
+    worth = total / np.maximum(squares, 1e-300)
+    return Weighed(
+        evidence._scaled(worth),
+        dict(zip(spec.actions, used.astype(int).tolist(), strict=True)),
+        dict(counters),
+    )
+
+
+def replace_actions(spec: Spec, actions: tuple[str, ...]) -> Spec:
+    """Give the spec as if it had other actions: for shapes, not for deciding."""
+    fields = {name: getattr(spec, name) for name in Spec.model_fields}
+    return Spec.model_construct(**{**fields, "actions": actions})
+
+
+def _by_propensity(spec: Spec) -> Spec:
+    """Give a spec that learns each outcome with the weight of its propensity, and for good."""
+    keep = KeepProbability.model_construct(
+        attribute=PROPENSITY, least=LEAST_PROPENSITY, absent=None
+    )
+    reward = spec.reward.model_copy(update={"keep_probability": keep})
+    fields = {name: getattr(spec, name) for name in Spec.model_fields}
+    return Spec.model_construct(**{**fields, "reward": reward, "forget": None})
+
+
+def _refuse_unfit(spec: Spec) -> None:
+    if not getattr(learner_of(spec), "actions_apart", False):
+        raise SpecError(
+            f"{spec.bandit!r} can't start from what others know: {spec.policy.name} doesn't keep"
+            " its actions apart as sums; take another policy"
+        )
