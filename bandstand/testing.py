@@ -25,10 +25,12 @@ import numpy.typing as npt
 
 from bandstand.errors import DecisionError, StateError
 from bandstand.learners.grid import HEADROOM
+from bandstand.learners.inherit import inherited, inherits, only
 from bandstand.learners.policies import Policy, draw, policy_from_snapshot
 from bandstand.learners.snapshots import build
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_policy import learner
 from bandstand.schemas.wire import Wire
 from bandstand.testing_data import CONTEXTS, Case, batch, learned, outcome, outcomes
 
@@ -222,6 +224,40 @@ def _takes_other_actions(case: Case) -> None:
     _assert_decides(_policy(fewer, statistics))
 
 
+def _goes_on_with_its_actions(case: Case) -> None:
+    """Check that sums which claim to be apart for each action survive a change of the others."""
+    if not getattr(learner(case.name), "actions_apart", False):
+        return
+    fewer, more = case.spec(3), case.spec(5)
+    records = outcomes(more)
+    whole, old = learned(more, records), learned(fewer, records)
+    assert inherits(more, fewer)
+    added = learned(only(more, more.actions[3:]), records)
+    grown = inherited(more, old, fewer.actions, added)
+    assert grown.digest() == whole.digest(), "an added action changes what others were taught"
+    assert grown.counters == whole.counters
+    shrunk = inherited(fewer, whole, fewer.actions, None)
+    assert shrunk.digest() == old.digest(), "a removed action leaves something behind"
+
+
+def _weighs_outcomes(case: Case) -> None:
+    """Check that an outcome of weight 4 counts as four, for a learner that claims to weigh."""
+    if not hasattr(learner(case.name), "weighted"):
+        return
+    spec = case.spec()
+    fields = spec.model_dump(mode="json")
+    fields["reward"]["keep_probability"] = {"attribute": "kept"}
+    weighing = Spec.model_validate(fields)
+    records = outcomes(spec, 200)
+    for record in records:
+        record["decision"]["subject_numeric"].append(("kept", 0.25))
+    once, four = learned(weighing, records).solvable(), learned(spec, records * 4).solvable()
+    for name, sums in four.items():
+        # A learner may round a weighed product once more, by half a step.
+        gap = np.abs(once[name] - sums).max()
+        assert gap <= 2 * len(records), f"{name} of weight 4 is off that of four by {gap}"
+
+
 def _survives_degenerate_outcomes(case: Case) -> None:
     """Check one action only, one context only, all rewards alike."""
     spec = case.spec()
@@ -348,6 +384,8 @@ _CHECKS: Final[Mapping[str, Callable[[Case], None]]] = {
     "is_restored": _is_restored,
     "gives_probabilities": _gives_probabilities,
     "takes_other_actions": _takes_other_actions,
+    "goes_on_with_its_actions": _goes_on_with_its_actions,
+    "weighs_outcomes": _weighs_outcomes,
     "survives_degenerate_outcomes": _survives_degenerate_outcomes,
     "refuses_extremes": _refuses_extremes,
     "keeps_headroom": _keeps_headroom,
