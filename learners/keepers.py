@@ -51,7 +51,7 @@ class Keeper(Protocol):
         """Raise a StateError if a number can't be relied on any more."""
 
     def solvable(self, state: Whole) -> Mapping[str, npt.NDArray[Any]]:
-        """Give what the learner solves: its sums, in their usual steps."""
+        """Give what the learner solves: its sums, in their usual steps, or a chain's numbers."""
 
 
 @lru_cache(maxsize=SPECS)
@@ -171,7 +171,7 @@ class _Chain:
                 raise _lost(f"{name} of bandit {self._spec.bandit!r} isn't finite")
 
     def solvable(self, state: Whole) -> Mapping[str, npt.NDArray[Any]]:
-        return state
+        return {name: array.view(np.float64) for name, array in state.items()}
 
 
 class _Watched:

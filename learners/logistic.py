@@ -172,7 +172,7 @@ class LogisticThompson:
         StateError
             If a covariance isn't positive definite.
         """
-        covariance = symmetric_of(_floats(sums["covariance"]), len(spec.feature_names))
+        covariance = symmetric_of(sums["covariance"], len(spec.feature_names))
         try:  # from the last row up: then F'F, not FF', is the covariance
             factor = np.linalg.cholesky(covariance[:, ::-1, ::-1])[:, ::-1, ::-1].swapaxes(1, 2)
         except np.linalg.LinAlgError as error:
@@ -180,7 +180,7 @@ class LogisticThompson:
                 f"a covariance of bandit {spec.bandit!r} isn't positive definite any more; give a"
                 " larger prior_precision, which begins a new epoch"
             ) from error
-        arrays = {"mean": _floats(sums["mean"]), "factor": triangle(np.asarray(factor, np.float64))}
+        arrays = {"mean": sums["mean"], "factor": triangle(np.asarray(factor, np.float64))}
         return Solved(_named(spec), arrays)
 
     def solved_shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
@@ -249,7 +249,7 @@ class DiagonalLogisticThompson:
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
         """Give ``mean`` and ``variance`` of each weight, float64[K, d]."""
-        arrays = {"mean": _floats(sums["mean"]), "variance": 1.0 / _floats(sums["precision"])}
+        arrays = {"mean": sums["mean"], "variance": 1.0 / sums["precision"]}
         return Solved(_named(spec), arrays)
 
     def solved_shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:

@@ -179,7 +179,7 @@ class ChainedLearner(Learner, Protocol):
 
     The arrays are the bits of float64 numbers (``array.view(np.int64)``), all finite. They are the
     same however the outcomes of a partition are cut into batches, on one type of machine; they
-    can't be subtracted.
+    can't be subtracted. `solve` is given the numbers themselves.
     """
 
     def start(self, spec: Spec) -> Whole:

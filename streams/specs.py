@@ -38,8 +38,8 @@ def apply_spec(
     spec: Spec,
     author: str = "",
     reason: str = "",
-    instead_of: int | None = None,
     evidence: Evidence | None = None,
+    instead_of: int | None = None,
 ) -> int:
     """Put a spec in force for all roles; no record is written where it is already.
 
@@ -53,10 +53,10 @@ def apply_spec(
         The spec.
     author, reason
         Who does it, and why; kept with the record.
-    instead_of
-        Only where this epoch is in force: what somebody else has applied meanwhile stays.
     evidence
         What is known before any outcome, instead of what was said before.
+    instead_of
+        Only where this epoch is in force: what somebody else has applied meanwhile stays.
 
     Returns
     -------
