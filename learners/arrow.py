@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["entries", "equal", "flat", "groups", "mask", "numbers", "rows_of", "sizes"]
+__all__ = ["entries", "equal", "flat", "groups", "mask", "numbers", "room", "rows_of", "sizes"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -30,6 +31,16 @@ def equal(column: pa.StringArray, text: str) -> pa.BooleanArray:
 @lru_cache(maxsize=1024)
 def _scalar(text: str) -> pa.StringScalar:
     return pa.scalar(text)
+
+
+def room(shape: tuple[int, ...], kind: type[np.floating[Any]]) -> npt.NDArray[Any]:
+    """Give an array without content, in memory of Arrow's pool.
+
+    The pool keeps its pages for the next batch. The C library gives those of large arrays back, and
+    getting them anew takes twice as long as all that is computed in them.
+    """
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    return np.frombuffer(pa.allocate_buffer(size), kind).reshape(shape)
 
 
 def sizes(column: pa.ListArray | pa.MapArray) -> Ints:

@@ -21,6 +21,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from bandstand.learners.arrow import room
+
 __all__ = [
     "CHUNK",
     "HEADROOM",
@@ -72,12 +74,16 @@ def to_steps(values: npt.ArrayLike) -> tuple[npt.NDArray[np.floating[Any]], int]
     """
     values = np.asarray(values)
     kind = np.float32 if values.dtype == np.float32 else np.float64
+    steps = room(values.shape, kind)
+    if values.size == 0:
+        return steps, 0
+    if max(np.maximum.reduce(values, None), -np.minimum.reduce(values, None)) <= LIMIT:
+        np.multiply(values, kind(STEPS), out=steps, dtype=kind)
+        return np.rint(steps, out=steps), 0
     with np.errstate(over="ignore"):
-        steps = np.multiply(values, kind(STEPS), dtype=kind)
+        np.multiply(values, kind(STEPS), out=steps, dtype=kind)
     np.rint(steps, out=steps)
     most = float(LIMIT * STEPS)
-    if steps.size == 0 or max(steps.max(), -steps.min()) <= most:
-        return steps, 0
     clipped = int(np.count_nonzero(~(np.abs(steps) <= most)))
     return np.clip(steps, -most, most, out=steps), clipped
 
@@ -141,7 +147,7 @@ def refuse_overflow(totals: npt.NDArray[np.int64]) -> int:
     """
     if totals.size == 0:
         return 0
-    largest = max(int(totals.max()), -int(totals.min()))
+    largest = max(int(np.maximum.reduce(totals, None)), -int(np.minimum.reduce(totals, None)))
     if largest >= HEADROOM:
         raise OverflowError(f"a total has {largest} steps; allowed: less than {HEADROOM}")
     return largest

@@ -13,6 +13,7 @@ from scipy.linalg.blas import dgemm, dsyrk
 from scipy.linalg.lapack import dtrtri
 
 from bandstand.errors import StateError
+from bandstand.learners.arrow import room
 from bandstand.learners.beliefs import beliefs
 from bandstand.learners.grid import STEPS
 from bandstand.learners.protocols import Rows, Solution, Solved, Whole
@@ -48,7 +49,9 @@ class Regressions:
         """Sum up outcomes, exactly: see `bandstand.learners.grid` for why."""
         count, width = len(spec.actions), rows.steps.shape[1]
         outcomes = np.bincount(rows.actions, minlength=count)
-        steps = rows.steps.take(np.argsort(rows.actions, kind="stable"), axis=0)
+        order = np.argsort(rows.actions, kind="stable")
+        steps = room(rows.steps.shape, np.float64)
+        rows.steps.take(order, axis=0, out=steps, mode="clip")  # "raise" would buffer it once more
         ends = outcomes.cumsum().tolist()
         upper = _upper(width)
         products = np.zeros((count, len(upper)), dtype=np.int64)

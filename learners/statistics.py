@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bandstand.errors import StateError
+from bandstand.learners.arrow import room
 from bandstand.learners.features import Features
 from bandstand.learners.grid import CHUNK, to_steps, weigh
 from bandstand.learners.keepers import keeper_of
@@ -247,7 +248,7 @@ def read(spec: Spec, batch: pa.RecordBatch) -> Read:
         propensities = decisions.field("propensity").to_numpy(zero_copy_only=False)
         reasons["propensity"] = ~((propensities > 0) & (propensities <= 1))
     reward = (earned.values - spec.reward.low) / (spec.reward.high - spec.reward.low)
-    steps, roots = np.empty((len(actions), built.steps.shape[1] + 1)), None
+    steps, roots = room((len(actions), built.steps.shape[1] + 1), np.float64), None
     steps[:, :-1], steps[:, -1] = built.steps, to_steps(reward)[0]
     if spec.reward.keep_probability is not None:
         weighed = weights(spec.reward.keep_probability, decisions)

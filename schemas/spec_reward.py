@@ -6,6 +6,7 @@ A file with all that may stand here is in ``docs/rewards.md``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -150,7 +151,7 @@ class Reward(BaseModel):
         default=None, exclude_if=lambda keep: keep is None
     )
 
-    @property
+    @cached_property
     def addends(self) -> tuple[Addend, ...]:
         """All parts that are added, the section's own first."""
         own = Addend(

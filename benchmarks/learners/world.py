@@ -119,7 +119,7 @@ class _Runner:
             self._steps[name]()
         step, taken, learned = self._steps[name], 0.0, 0
         with _collector_off():
-            while taken < seconds:
+            while taken < seconds or not learned:
                 begun = time.process_time()
                 for _ in range(max(1, 100 // batch)):
                     learned += step()
