@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bandstand.learners.grid import STEPS
-from bandstand.learners.policies import Solution, policy_from_snapshot, solve
+from bandstand.learners.policies import policy_from_snapshot, resume
 from bandstand.learners.protocols import AdditiveLearner
 from bandstand.learners.protocols import Rows as GridRows
 from bandstand.learners.registry import learner_of
@@ -82,12 +82,12 @@ class Solving(_Ours):
     def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
         bandit = spec_of(*case)
         total = Statistics.empty(bandit)
-        solution = Solution(total.sums, solve(bandit, total))
+        solution = resume(bandit, total, None)
 
         def learn(table: pa.RecordBatch) -> None:
             nonlocal total, solution
             total = total.update(table)
-            solution = Solution(total.sums, solve(bandit, total, solution))
+            solution = resume(bandit, total, solution)
 
         return _tables_in_turns(_tables(bandit, batches), learn)
 
