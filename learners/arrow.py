@@ -15,6 +15,9 @@ __all__ = ["entries", "equal", "flat", "groups", "mask", "numbers", "room", "row
 
 Ints = npt.NDArray[np.int64]
 
+LARGE: Final = 2**17
+"""Bytes from which the C library asks the system for memory."""
+
 _EQUAL: Final = pc.get_function("equal")
 
 
@@ -34,12 +37,14 @@ def _scalar(text: str) -> pa.StringScalar:
 
 
 def room(shape: tuple[int, ...], kind: type[np.floating[Any]]) -> npt.NDArray[Any]:
-    """Give an array without content, in memory of Arrow's pool.
+    """Give an array without content; a large one in memory of Arrow's pool.
 
     The pool keeps its pages for the next batch. The C library gives those of large arrays back, and
     getting them anew takes twice as long as all that is computed in them.
     """
     size = math.prod(shape) * np.dtype(kind).itemsize
+    if size < LARGE:
+        return np.empty(shape, kind)
     return np.frombuffer(pa.allocate_buffer(size), kind).reshape(shape)
 
 
