@@ -11,7 +11,6 @@ import numpy as np
 from bandstand.errors import StateError
 from bandstand.learners.draw import draw, uniform
 from bandstand.learners.evidence import Evidence, added
-from bandstand.learners.keepers import keeper_of
 from bandstand.learners.new_actions import least_shapes, tried
 from bandstand.learners.protocols import Choice, Learner, Policy, Rows, Solution, Solved
 from bandstand.learners.registry import learner_of, resuming_of
@@ -27,18 +26,30 @@ __all__ = [
     "Solved",
     "draw",
     "policy_from_snapshot",
+    "resume",
     "solve",
     "uniform",
 ]
 
 
-def solve(
+def solve(spec: Spec, statistics: Statistics) -> Solved:
+    """Add the prior to the statistics and solve.
+
+    Raises
+    ------
+    StateError
+        If a posterior can't be solved.
+    """
+    return resume(spec, statistics).solved
+
+
+def resume(
     spec: Spec,
     statistics: Statistics,
     before: Solution | None = None,
     evidence: Evidence | None = None,
-) -> Solved:
-    """Add the prior to the statistics and solve.
+) -> Solution:
+    """Solve as `solve` does, to the same bits, and only what has changed where that can be told.
 
     Parameters
     ----------
@@ -47,10 +58,10 @@ def solve(
     statistics
         What was learned under it.
     before
-        An earlier solution under it: actions whose sums stayed aren't solved again, if the learner
-        solves each on its own. The answer is the same to the bit.
+        An earlier solution under the same spec, if there is one: a learner that solves each action
+        on its own takes over those whose sums stayed.
     evidence
-        What was known before any outcome; the same as of the earlier solution.
+        What was known before any outcome.
 
     Raises
     ------
@@ -59,11 +70,8 @@ def solve(
     """
     sums, resuming = added(spec, statistics.solvable(), evidence), resuming_of(spec)
     if resuming is None:
-        return learner_of(spec).solve(spec, sums)
-    if before is not None:
-        earlier = added(spec, keeper_of(spec).solvable(before.sums), evidence)
-        before = Solution(earlier, before.solved)
-    return resuming.solve(spec, sums, before)
+        return Solution(sums, learner_of(spec).solve(spec, sums))
+    return Solution(sums, resuming.solve(spec, sums, before))
 
 
 def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:

@@ -42,7 +42,7 @@ import json
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from bandstand.errors import SpecError
 from bandstand.schemas.spec_drift import Drift, Moment, Widened, moment_ms
@@ -64,7 +64,7 @@ from bandstand.schemas.spec_forget import Forget
 from bandstand.schemas.spec_policy import Policy, learner
 from bandstand.schemas.spec_prior import NewActions, Prior
 from bandstand.schemas.spec_reward import Reward
-from bandstand.schemas.spec_words import Name, Number, Word, refuse_repeats
+from bandstand.schemas.spec_words import Name, Number, Section, Word, refuse_repeats
 from bandstand.schemas.spec_yaml import Document, describe, read_yaml
 
 __all__ = [
@@ -78,7 +78,7 @@ __all__ = [
 ]
 
 
-class Spec(BaseModel):
+class Spec(Section):
     """One bandit, as its owner wants it.
 
     Parameters
@@ -126,8 +126,6 @@ class Spec(BaseModel):
     >>> Spec.from_canonical(spec.canonical()) == spec
     True
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     # What is left out of the canonical text at its default came later: older specs keep their hash.
     bandit: Name
@@ -294,8 +292,12 @@ class Spec(BaseModel):
             raise ValueError(f"can't be used: {policy.name} doesn't count the actions' outcomes")
         return new
 
+    def __eq__(self, other: object) -> bool:
+        """Compare texts, found once: specs are keys of caches on the way of every batch."""
+        return self is other or (isinstance(other, Spec) and self.hash == other.hash)
+
     def __hash__(self) -> int:
-        """Hash it by its text, found once: specs are keys of caches on the way of every batch."""
+        """Hash the text."""
         return hash(self.hash)
 
     @property

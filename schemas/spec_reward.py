@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from bandstand.schemas.spec_words import Number, Word, refuse_repeats
+from bandstand.schemas.spec_words import Number, Section, Word, refuse_repeats
 
 __all__ = ["Addend", "Aggregate", "Cost", "KeepProbability", "Reward"]
 
@@ -112,7 +112,7 @@ class KeepProbability(BaseModel):
     absent: Probability | None = None
 
 
-class Reward(BaseModel):
+class Reward(Section):
     """How the raw rewards of an outcome become one number.
 
     ``weight * aggregate``, and the same of each part of ``plus``, minus the cost, cut to
@@ -134,8 +134,6 @@ class Reward(BaseModel):
     keep_probability
         With which probability the service logged the decision.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     # What is left out of the canonical text at its default came later: older specs keep their hash.
     name: Word

@@ -1,13 +1,13 @@
-"""What a name or a number in a spec may look like."""
+"""What a name or a number in a spec may look like, and what sections that keep findings share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-__all__ = ["Name", "Number", "Word", "refuse_repeats"]
+__all__ = ["Name", "Number", "Section", "Word", "refuse_repeats"]
 
 
 def _printable(word: str) -> str:
@@ -32,6 +32,19 @@ def refuse_repeats(words: Sequence[str], least: int = 0) -> tuple[str, ...]:
     if repeated:
         raise ValueError(f"must be distinct; repeated: {', '.join(map(repr, repeated))}")
     return tuple(words)
+
+
+class Section(BaseModel):
+    """A part of a spec that remembers, by cached properties, what was found out about it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __copy__(self) -> Self:
+        """Copy the fields alone: `model_copy` then changes some, and findings would be wrong."""
+        copied = super().__copy__()
+        for finding in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[finding]
+        return copied
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]

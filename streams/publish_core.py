@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from bandstand.durations import milliseconds
 from bandstand.errors import EventError, StateError
 from bandstand.learners.drift import Change, changes
-from bandstand.learners.policies import Solution, Solved, solve
+from bandstand.learners.policies import Solution, resume
 from bandstand.learners.snapshots import build, newer, rank, version_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.topics import artifact_key, pointer_key
@@ -166,7 +166,7 @@ class PublishCore:
         if not newer(version, shelf.current):
             return None
         offsets = {part.partition: part.next_offset for part in parts}
-        solved = self._solve(bandit, in_force, merged)
+        solved = self._resume(bandit, in_force, merged).solved
         snapshot = build(spec, merged, epoch, shelf.current, offsets, solved)
         changes = self._look(bandit, in_force, merged)
         return Published(bandit, version, snapshot, self._records(shelf, snapshot), changes)
@@ -181,14 +181,14 @@ class PublishCore:
         epoch, outcomes = rank(current)
         return epoch < in_force.epoch and outcomes > 0 and len(partitions) < count
 
-    def _solve(self, bandit: str, in_force: InForce, merged: Statistics) -> Solved:
+    def _resume(self, bandit: str, in_force: InForce, merged: Statistics) -> Solution:
         """Solve what has changed since the bandit was solved last in this epoch."""
         spec, epoch = in_force.spec, in_force.epoch
         known = self._solutions.pop(bandit, None)
         before = known[1] if known and known[0] == epoch else None
-        solved = solve(spec, merged, before, in_force.evidence)
-        self._solutions[bandit] = epoch, Solution(merged.sums, solved)
-        return solved
+        solution = resume(spec, merged, before, in_force.evidence)
+        self._solutions[bandit] = epoch, solution
+        return solution
 
     def _look(self, bandit: str, in_force: InForce, merged: Statistics) -> list[Change]:
         """Look for changes of rewards that weren't there when it was last looked in this epoch."""

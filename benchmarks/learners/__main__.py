@@ -42,7 +42,7 @@ class Amount(NamedTuple):
     """That are published."""
 
 
-FULL = Amount(rounds=7, seconds=0.06, calls=300, bandits=1_000)
+FULL = Amount(rounds=5, seconds=0.06, calls=300, bandits=1_000)
 
 
 class Process:

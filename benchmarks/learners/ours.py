@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from bandstand.streams.in_force import InForce
 from bandstand.streams.learner_records import PartitionSums, sums_records
 from bandstand.streams.publish_core import PublishCore
 from benchmarks.events import WIRE, spec_of
-from benchmarks.learners.world import BATCHES, Case, Rows, Step, in_turns, rows, serve
+from benchmarks.learners.world import BATCHES, Case, Rows, Step, batches, in_turns, rows, serve
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,11 +51,11 @@ class Sums(_Ours):
         "action."
     )
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         bandit = spec_of(*case)
         total = Statistics.empty(bandit)
-        tables = _tables(bandit, batches)
-        _check(bandit, tables[0], batches[0])
+        tables = _tables(case, len(parts[0].actions))
+        _check(bandit, tables[0], parts[0])
 
         def learn(table: pa.RecordBatch) -> None:
             nonlocal total
@@ -64,7 +65,7 @@ class Sums(_Ours):
 
     def decider(self, case: Case, learned: Rows) -> Callable[[int], object]:
         bandit = spec_of(*case)
-        [table] = _tables(bandit, [learned])
+        table = _table(bandit, learned)
         statistics = Statistics.empty(bandit).update(table)
         policy = policy_from_snapshot(build(bandit, statistics, 0, "", {}))
         names = [feature.name for feature in bandit.features]
@@ -79,7 +80,7 @@ class Solving(_Ours):
         "peers do."
     )
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         bandit = spec_of(*case)
         total = Statistics.empty(bandit)
         solution = resume(bandit, total, None)
@@ -89,7 +90,7 @@ class Solving(_Ours):
             total = total.update(table)
             solution = resume(bandit, total, solution)
 
-        return _tables_in_turns(_tables(bandit, batches), learn)
+        return _tables_in_turns(_tables(case, len(parts[0].actions)), learn)
 
 
 class Decoding(_Ours):
@@ -100,10 +101,10 @@ class Decoding(_Ours):
     )
     batches: Sequence[int] = BATCHES[1:]
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         bandit = spec_of(*case)
         total = Statistics.empty(bandit)
-        frames = [_frames(bandit, part) for part in batches]
+        frames = _frames(case, len(parts[0].actions))
         following = iter(range(2**62))
 
         def step() -> int:
@@ -119,19 +120,19 @@ class SumsAlone(_Ours):
     name = "bandstand, sums alone"
     says = "Only the exact sums of a batch, from arrays that are on the grid."
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         bandit = spec_of(*case)
         learner = learner_of(bandit)
         assert isinstance(learner, AdditiveLearner)
-        ready = {id(part): _on_the_grid(part) for part in batches}
-        return in_turns(batches, lambda part: learner.sums(bandit, ready[id(part)]))
+        ready = {id(part): _on_the_grid(part) for part in parts}
+        return in_turns(parts, lambda part: learner.sums(bandit, ready[id(part)]))
 
 
 class ByHand(_Ours):
     name = "numpy by hand"
     says = "From the same columns to float sums, as one writes it who trusts the data: no check."
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         bandit = spec_of(*case)
         squares = np.zeros((case.actions, case.dimension, case.dimension))
         targets = np.zeros((case.actions, case.dimension))
@@ -144,7 +145,7 @@ class ByHand(_Ours):
                 squares[action] += block.T @ block
                 targets[action] += block.T @ y[mine]
 
-        return _tables_in_turns(_tables(bandit, batches), learn)
+        return _tables_in_turns(_tables(case, len(parts[0].actions)), learn)
 
 
 class Bare(_Ours):
@@ -154,9 +155,9 @@ class Bare(_Ours):
         "away: the yardstick of the core."
     )
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         del case
-        return in_turns(batches, lambda part: part.x.T @ part.x)
+        return in_turns(parts, lambda part: part.x.T @ part.x)
 
 
 def publish(actions: int, bandits: int, touched: int) -> dict[str, Any]:
@@ -206,20 +207,31 @@ def _publisher(actions: int, bandits: int) -> tuple[PublishCore, Specs]:
 def _grow(core: PublishCore, specs: Specs, more: Rows) -> None:
     """Let all bandits have learned some more rows, all the same ones."""
     held = _held[id(core)]
-    [table] = _tables(held.spec, [more])
-    held = _held[id(core)] = held.update(table)
+    held = _held[id(core)] = held.update(_table(held.spec, more))
     for spec, epoch, *_ in specs.values():
         theirs = Statistics(spec, held.sums, held.counters, held.outcomes, held.newest)
         for key, value in sums_records(PartitionSums("default", 0, epoch, 0, theirs), WIRE):
             core.take_state(0, key, value)
 
 
-def _frames(bandit: Spec, part: Rows) -> list[bytes]:
+@lru_cache(maxsize=1)
+def _frames(case: Case, size: int) -> Sequence[list[bytes]]:
+    """Give the world's batches as Kafka's values."""
+    bandit = spec_of(*case)
+    return [_values(bandit, part) for part in batches(case, size)]
+
+
+@lru_cache(maxsize=1)
+def _tables(case: Case, size: int) -> Sequence[pa.RecordBatch]:
+    return [columns("outcome", values, WIRE).table for values in _frames(case, size)]
+
+
+def _table(bandit: Spec, part: Rows) -> pa.RecordBatch:
+    return columns("outcome", _values(bandit, part), WIRE).table
+
+
+def _values(bandit: Spec, part: Rows) -> list[bytes]:
     return [WIRE.dumps("outcome", each) for each in _outcomes(bandit, part)]
-
-
-def _tables(bandit: Spec, parts: Sequence[Rows]) -> list[pa.RecordBatch]:
-    return [columns("outcome", _frames(bandit, part), WIRE).table for part in parts]
 
 
 def _tables_in_turns(

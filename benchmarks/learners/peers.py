@@ -45,11 +45,9 @@ class Mabwiser(_Peer):
         bandit.fit(np.array(arms), np.zeros(len(arms)), np.eye(len(arms), case.dimension))
         return bandit
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         bandit = self._begun(case)
-        return in_turns(
-            batches, lambda rows: bandit.partial_fit(rows.actions, rows.rewards, rows.x)
-        )
+        return in_turns(parts, lambda rows: bandit.partial_fit(rows.actions, rows.rewards, rows.x))
 
     def decider(self, case: Case, learned: Rows) -> Callable[[int], object]:
         bandit = self._begun(case)
@@ -71,11 +69,9 @@ class ContextualBandits(_Peer):
         policy.fit(ready, np.arange(case.actions), np.zeros(case.actions))
         return policy
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         policy = self._begun(case)
-        return in_turns(
-            batches, lambda rows: policy.partial_fit(rows.x, rows.actions, rows.rewards)
-        )
+        return in_turns(parts, lambda rows: policy.partial_fit(rows.x, rows.actions, rows.rewards))
 
     def decider(self, case: Case, learned: Rows) -> Callable[[int], object]:
         policy = self._begun(case)
@@ -90,10 +86,10 @@ class River(_Peer):
         "inverse by a rank-one step. Decides by `pull`."
     )
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         del case
         policy = LinUCBDisjoint(seed=1)
-        ready = [_dicts(rows) for rows in batches]
+        ready = [_dicts(rows) for rows in parts]
         following = iter(range(2**62))
 
         def step() -> int:
@@ -119,7 +115,7 @@ class RiverMany(_Peer):
         "float sums, and the inverse of each touched action."
     )
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         models = [BayesianLinearRegression() for _ in range(case.actions)]
         names = [f"n{number:03d}" for number in range(case.dimension)]
 
@@ -128,7 +124,7 @@ class RiverMany(_Peer):
                 x = pd.DataFrame(rows.x[mine], columns=names, copy=False)
                 models[action].learn_many(x, pd.Series(rows.rewards[mine]))
 
-        return in_turns(batches, learn)
+        return in_turns(parts, learn)
 
 
 class BayesianBandits(_Peer):
@@ -142,9 +138,9 @@ class BayesianBandits(_Peer):
         arms = [Arm(k, learner=NormalRegressor(alpha=1.0, beta=4.0)) for k in range(case.actions)]
         return ContextualAgent(arms, ThompsonSampling(), random_seed=1)
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         agent = self._begun(case)
-        return in_turns(batches, lambda rows: self._learn(agent, rows))
+        return in_turns(parts, lambda rows: self._learn(agent, rows))
 
     def decider(self, case: Case, learned: Rows) -> Callable[[int], object]:
         agent = self._begun(case)
@@ -165,9 +161,9 @@ class VowpalWabbit(_Peer):
     )
     probabilities = True
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         driver = Workspace(_arguments(case))
-        ready = [[driver.parse(line) for line in _lines(rows)] for rows in batches]
+        ready = [[driver.parse(line) for line in _lines(rows)] for rows in parts]
         following = iter(range(2**62))
 
         def step() -> int:
@@ -195,8 +191,8 @@ class VowpalWabbitDriver(_Peer):
     )
     batches: Sequence[int] = BATCHES[-1:]
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
-        [rows] = batches
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
+        [rows] = parts
         self._folder = tempfile.TemporaryDirectory(prefix="bandstand-bench-")
         data = Path(self._folder.name) / "data.txt"
         data.write_text("\n".join(_lines(rows)) + "\n")

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import cycle
 from typing import Any, NamedTuple, Protocol
 
@@ -68,7 +69,7 @@ class Contestant(Protocol):
     probabilities: bool
     """Whether its decision comes with the probability of each action."""
 
-    def learner(self, case: Case, batches: Sequence[Rows]) -> Step:
+    def learner(self, case: Case, parts: Sequence[Rows]) -> Step:
         """Prepare to learn these batches, again and again."""
 
     def decider(self, case: Case, learned: Rows) -> Callable[[int], object] | None:
@@ -84,7 +85,8 @@ def rows(case: Case, count: int) -> Rows:
     return Rows(x, actions, (random.random(count) < _REWARDED).astype(np.float64))
 
 
-def batches(case: Case, size: int) -> list[Rows]:
+@lru_cache(maxsize=1)
+def batches(case: Case, size: int) -> Sequence[Rows]:
     """Give batches of a size: different ones, as far as there is room for them."""
     count = max(1, min(_MOST_ROWS // size, _DISTINCT))
     whole = rows(case, count * size)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bandstand.errors import SpecError, StateError
 from bandstand.learners.evidence import Evidence, from_outcomes, from_statistics
 from bandstand.learners.logged import outcomes
-from bandstand.learners.policies import Solution, solve
+from bandstand.learners.policies import resume, solve
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 from tests.learners.given import ACTIONS, batch, beta_spec, linear_spec, outcome
@@ -93,7 +93,7 @@ def test_a_log_without_propensities_is_what_it_would_have_taught() -> None:
         records = [outcome(r["action"], [r["click"]], numeric={"age": 40.0}) for r in rows]
         more = learned(spec, [outcome("red", [1.0]), outcome("blue")])
         expected = solve(spec, learned(spec, records).merge(more)).arrays
-        found = solve(spec, more, evidence=weighed.evidence).arrays
+        found = resume(spec, more, evidence=weighed.evidence).solved.arrays
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, rtol=1e-12, atol=1e-12)
         assert sum(weighed.rows.values()) == 60
@@ -157,7 +157,7 @@ def test_evidence_of_another_bandit_is_bounded_and_goes_to_the_same_actions() ->
     spec = linear_spec(["new", "blue", "red"])
     evidence = from_statistics(spec, known, "other").at_most(10.0)
     assert evidence.outcomes == {"blue": 10.0, "red": 4.0}
-    found = solve(spec, Statistics.empty(spec), evidence=evidence).arrays
+    found = resume(spec, Statistics.empty(spec), evidence=evidence).solved.arrays
     third = learned(spec, [outcome("blue", [1.0], numeric={"age": 9.0})] * 10 + [outcome()] * 4)
     for name, array in solve(spec, third).arrays.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-12)
@@ -169,8 +169,8 @@ def test_only_what_changed_is_solved_again_with_evidence_too() -> None:
     evidence = from_statistics(spec, learned(spec, [outcome("red", [1.0])] * 5), "o")
     first = learned(spec, [outcome("green", [1.0])])
     second = first.update(batch([outcome("blue", [0.0], numeric={"age": 3.0})]))
-    before = Solution(first.sums, solve(spec, first, evidence=evidence))
-    again, whole = solve(spec, second, before, evidence), solve(spec, second, evidence=evidence)
+    again = resume(spec, second, resume(spec, first, evidence=evidence), evidence).solved
+    whole = resume(spec, second, evidence=evidence).solved
     assert all((again.arrays[n] == a).all() for n, a in whole.arrays.items())
 
 
@@ -217,4 +217,4 @@ def test_evidence_of_another_shape_is_refused() -> None:
     spec = beta_spec()
     wrong = Evidence("old", ACTIONS, {"outcomes": np.ones(3)})
     with pytest.raises(StateError, match="prior of 'paint' from old has no reward of this spec's"):
-        solve(spec, Statistics.empty(spec), evidence=wrong)
+        resume(spec, Statistics.empty(spec), evidence=wrong)

@@ -22,6 +22,7 @@ from bandstand.learners.policies import (
     Solved,
     draw,
     policy_from_snapshot,
+    resume,
     solve,
 )
 from bandstand.learners.probabilities import beta_best, gaussian_best, with_floor
@@ -120,11 +121,11 @@ def test_actions_whose_sums_stayed_are_taken_over(name: str) -> None:
     old = learned(spec)
     new = old.update(batch(records(30, actions=ACTIONS[1:2])))
     first, whole = solve(spec, old), solve(spec, new)
-    again = solve(spec, new, Solution(old.sums, first))
+    again = resume(spec, new, Solution(old.sums, first)).solved
     assert again.parameters == whole.parameters
     assert all((again.arrays[key] == array).all() for key, array in whole.arrays.items())
     marked = Solved(first.parameters, {key: array + 1.0 for key, array in first.arrays.items()})
-    for key, array in solve(spec, new, Solution(old.sums, marked)).arrays.items():
+    for key, array in resume(spec, new, Solution(old.sums, marked)).solved.arrays.items():
         assert (array[[0, 2]] == marked.arrays[key][[0, 2]]).all()
         assert (array[1] == whole.arrays[key][1]).all()
         assert not np.shares_memory(array, marked.arrays[key])

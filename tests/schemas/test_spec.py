@@ -254,7 +254,11 @@ def test_hash_ignores_layout_and_order_of_keys() -> None:
     spec = parse_spec(GOOD, "a")
     data = json.loads(spec.canonical())
     backwards = json.dumps(dict(reversed(data.items())), indent=3)
-    assert parse_spec(backwards, "b").hash == spec.hash
+    again = parse_spec(backwards, "b")
+    assert again.hash == spec.hash
+    assert (again, hash(again)) == (spec, hash(spec))
+    assert again != again.model_copy(update={"floor": 0.0625})
+    assert again != spec.hash
     assert Spec.from_canonical(spec.canonical()).hash == spec.hash
 
 
