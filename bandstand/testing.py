@@ -12,6 +12,7 @@ In a test of your package::
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -143,13 +144,15 @@ def _digest(name: str, parameters: Mapping[str, Any]) -> str:
 @cache
 def _machine(*environment: tuple[str, str]) -> subprocess.Popen[str]:
     """Start a process that answers with digests, and that ends with this one."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", _MACHINE],
         env={**os.environ, **dict(environment)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+    atexit.register(process.communicate)  # which closes its input, and waits
+    return process
 
 
 def _is_the_same_on_any_machine(case: Case) -> None:
