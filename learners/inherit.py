@@ -8,34 +8,36 @@ it keeps, whatever else of it changed: floor, prior, exploration, description, o
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 
 import numpy as np
 
+from bandstand.learners.drift import PREFIX
+from bandstand.learners.keepers import keeper_of
+from bandstand.learners.protocols import Whole
 from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 
 __all__ = ["inherited", "inherits", "only"]
 
-Whole = Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.int64]]"]
-
 
 def inherits(spec: Spec, old: Spec) -> bool:
     """Tell whether the sums of the actions that two specs of a bandit share are alike.
 
-    Sums of outcomes with weights don't tell how many outcomes an action had, so with such ones no
-    action may be missing in the newer spec. Sums of blocks of time are learned anew.
+    Sums of outcomes with weights don't tell how many outcomes an action had, nor do blocks of time
+    whose outcomes they count; so with such ones no action may be missing in the newer spec.
     """
     learner = learner_of(spec)
+    can_lose = (spec.reward.keep_probability, spec.forget, spec.drift) == (None, None, None)
     return (
         getattr(learner, "actions_apart", False)
-        and (spec.forget, spec.drift, spec.since) == (None, None, None)
-        and (old.forget, old.drift, old.since) == (None, None, None)
         and spec.policy.name == old.policy.name
         and (spec.bandit, spec.lane, spec.features_hash)
         == (old.bandit, old.lane, old.features_hash)
+        and (spec.forget, spec.since, _step(spec)) == (old.forget, old.since, _step(old))
         and _reward(spec, old) == _reward(old, spec)
-        and (spec.reward.keep_probability is None or set(old.actions) <= set(spec.actions))
+        and (can_lose or set(old.actions) <= set(spec.actions))
     )
 
 
@@ -68,18 +70,15 @@ def inherited(
     Statistics
         With the digest of learning all of it under the new spec.
     """
-    sums = {}
-    for name, shape in learner_of(spec).shapes(spec).items():
-        sums[name] = np.zeros(shape, np.int64)
-        for index, action in enumerate(spec.actions):
-            source = old if action in kept else added
-            if source is not None:
-                sums[name][index] = source.sums[name][source.spec.actions.index(action)]
     gone = sum(
         int(old.sums["outcomes"][index])
         for index, action in enumerate(old.spec.actions)
-        if action not in kept and spec.reward.keep_probability is None
+        if action not in kept
     )
+    sums = _placed(spec, old, kept)
+    if added is not None:
+        rest = [action for action in spec.actions if action not in kept]
+        sums = keeper_of(spec).merge(sums, _placed(spec, added, rest))
     more = Statistics.empty(spec) if added is None else added
     return Statistics(
         spec,
@@ -88,6 +87,30 @@ def inherited(
         old.outcomes - gone + more.outcomes,
         max((t for t in (old.newest, more.newest) if t is not None), default=None),
     )
+
+
+def _step(spec: Spec) -> timedelta | None:
+    """Give all of the watch for drift on which its series depends."""
+    return None if spec.drift is None else spec.drift.step
+
+
+def _placed(spec: Spec, statistics: Statistics, actions: Collection[str]) -> Whole:
+    """Put what is known of some actions where a spec has them."""
+    sources = [statistics.spec.actions.index(action) for action in actions]
+    targets = [spec.actions.index(action) for action in actions]
+    series = dict.fromkeys((f"{PREFIX}outcomes", f"{PREFIX}reward"), (len(spec.actions),))
+    by_action = {**learner_of(spec).shapes(spec), **series}
+    placed = {}
+    for name, shape in keeper_of(spec).shapes.items():
+        array = statistics.sums[name]
+        if name in by_action:
+            # The axis of blocks of time, where there are any, stands before that of the actions.
+            axis = len(shape) - len(by_action[name])
+            wide = np.zeros(shape, np.int64)
+            np.moveaxis(wide, axis, 0)[targets] = np.moveaxis(array, axis, 0)[sources]
+            array = wide
+        placed[name] = array
+    return placed
 
 
 def _counters(old: Mapping[str, int], gone: int, added: Statistics) -> dict[str, int]:

@@ -24,6 +24,9 @@ from tests.streams.outcomes import outcome, outcome_record
 WIRE = Wire.single_object()
 ALL = ("a", "b", "c", "d")
 POLICIES = ("linear_thompson", "beta_thompson", "gaussian_thompson", "exp3")
+FORGET: dict[str, Any] = {"forget": {"half_life": "1s"}}
+WATCHED = {**FORGET, "drift": {"step": "2s"}}
+WEIGHED = {"reward": {"name": "click", "keep_probability": {"attribute": "age", "absent": 1}}}
 
 
 def spec_of(actions: Sequence[str], policy: str = "linear_thompson", **more: Any) -> Spec:
@@ -92,14 +95,14 @@ def sums_of(core: LearnCore) -> tuple[str, dict[str, int], int]:
 
 
 def log_of(rows: list[tuple[str, float, int]]) -> list[Record]:
-    """Write outcomes: action, age and clicks of each."""
+    """Write outcomes, half a second apart: action, age and clicks of each."""
     return [
-        outcome_record(i, outcome(i, action=action, age=age, clicks=clicks), WIRE)
+        outcome_record(i, outcome(500 * i, action=action, age=age, clicks=clicks), WIRE)
         for i, (action, age, clicks) in enumerate(rows)
     ]
 
 
-ages = st.sampled_from([0.0, 30.0, 700.0, float("nan")])
+ages = st.sampled_from([0.0, 0.25, 30.0, 700.0, float("nan")])
 logs = st.lists(st.tuples(st.sampled_from("abcde"), ages, st.integers(0, 2)), max_size=24).map(
     log_of
 )
@@ -145,6 +148,30 @@ def test_any_history_of_actions_ends_as_if_the_last_spec_had_always_been_there(
     core = killed(core, stored, in_force)
     assert sums_of(core)[0] == sums_of(expected)[0]
     assert sum(not is_position(key) for key in stored) == 1
+
+
+@pytest.mark.parametrize("more", [FORGET, WATCHED, WEIGHED], ids=["forget", "watched", "weighed"])
+@settings(deadline=None, max_examples=40)
+@given(log=logs, moments=st.lists(st.integers(0, 8), min_size=3, max_size=3), data=st.data())
+def test_actions_are_added_to_sums_that_fade_or_weigh(
+    more: dict[str, Any], log: list[Record], moments: list[int], data: st.DataObject
+) -> None:
+    """One action after the other is added, to the same bits as if all had been there."""
+    in_force = apply(None, spec_of("b", "beta_thompson", **more), 0)
+    core, read = fresh(in_force), 0
+    for epoch, (step, actions) in enumerate(zip(moments, ("ab", "abd", "dcab"), strict=True), 1):
+        core.learn(log[read : read + step])
+        read = min(len(log), read + step)
+        in_force = apply(in_force, spec_of(actions, "beta_thompson", **more), epoch)
+        assert len(in_force.ancestors) == epoch
+        core.follow({"home": in_force})
+        if data.draw(st.booleans()):
+            rebuild(core, log)
+    core.learn(log[read:])
+    rebuild(core, log)
+    assert sums_of(core)[0] == sums_of(scratch(in_force.spec, log))[0]
+    fewer = spec_of("ab", "beta_thompson", **more)
+    assert apply(in_force, fewer, 9).ancestors == ()
 
 
 def test_an_added_action_costs_nobody_what_retention_took() -> None:
@@ -207,6 +234,19 @@ def test_what_sums_depend_on_makes_them_anew() -> None:
     weighed = {**reward, "keep_probability": {"attribute": "kept"}}
     assert inherits(spec_of("abc", reward=weighed), spec_of("ab", reward=weighed))
     assert not inherits(spec_of("a", reward=weighed), spec_of("ab", reward=weighed))
+
+
+def test_an_act_of_a_drift_detector_unlearns_nothing_that_it_need_not() -> None:
+    """Exploration is widened on the same sums; a new beginning and a shorter half-life aren't."""
+    since = "2026-11-29T20:00:00Z"
+    explores = {"step": "2s", "act": "explore", "floor": 0.1, "widen": "1h"}
+    old = spec_of("ab", drift=explores)
+    widened = {"floor": 0.1, "until": since}
+    assert inherits(spec_of("ab", drift={**explores, "since": since}, widened=widened), old)
+    assert not inherits(spec_of("ab", drift=explores, since=since), old)
+    assert not inherits(spec_of("ab", drift={**explores, "step": "4s"}), old)
+    assert not inherits(spec_of("ab"), old)
+    assert not inherits(spec_of("ab", forget={"half_life": "2s"}), spec_of("ab", **FORGET))
 
 
 def test_the_line_of_ancestors_is_bounded() -> None:
