@@ -16,7 +16,8 @@ def given_settings(kafka: Kafka, prefix: str, **sections: object) -> Settings:
     return Settings.model_validate(
         {
             "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
-            "topics": {"prefix": prefix, "learner_state_partitions": 2},
+            # Outcomes of tests are years old; the broker would delete them under their readers.
+            "topics": {"prefix": prefix, "learner_state_partitions": 2, "retention": "9999d"},
             "lanes": {"fast": {"partitions": 2, "window": "1s"}},
             **sections,
         }
