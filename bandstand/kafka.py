@@ -58,6 +58,7 @@ _PASSING = (
     KafkaError._TIMED_OUT,
     KafkaError._TIMED_OUT_QUEUE,
     KafkaError._TRANSPORT,
+    KafkaError._UNKNOWN_PARTITION,  # so a client says while a broker that starts tells it nothing
 )
 
 _log = get_logger(__name__)

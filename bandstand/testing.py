@@ -295,6 +295,8 @@ def _refuses_extremes(case: Case) -> None:
         statistics = learned(spec, [*good[:20], record, *good[20:]])
         assert statistics.digest() == alone.digest(), f"{reason}: the sums are poisoned"
         assert statistics.counters[f"rejected_{reason}"] == 1, (reason, statistics.counters)
+        nothing = learned(spec, [record]).digest()
+        assert nothing == learned(spec, []).digest(), f"{reason}: nothing else in its batch"
     huge = [outcome("a0", value, {"age": -value}) for value in (1e300, -1e300)]
     statistics = learned(spec, [*good, *huge])
     assert statistics.outcomes == len(good) + 2

@@ -307,6 +307,8 @@ def _by_action(rows: Rows) -> Iterator[tuple[int, Floats, list[float]]]:
     order = np.argsort(rows.actions, kind="stable")
     values = rows.steps.take(order, axis=0) / STEPS
     actions, starts = np.unique(rows.actions[order], return_index=True)
+    if not len(actions):
+        return  # of no values, `split` makes one part all the same
     for action, part in zip(actions.tolist(), np.split(values, starts[1:]), strict=True):
         yield action, np.ascontiguousarray(part[:, :-1]), part[:, -1].tolist()
 

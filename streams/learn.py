@@ -8,11 +8,10 @@ how far it was read are written in one transaction, so they can't disagree.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from confluent_kafka import Consumer, TopicPartition
-from prometheus_client import Counter, Gauge, Histogram
 
 from bandstand import clients
 from bandstand.errors import LogGapError
@@ -30,7 +29,7 @@ from bandstand.role import Role, persist, running
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire, wire_from
 from bandstand.settings import Settings
-from bandstand.streams import topics
+from bandstand.streams import learn_metrics, topics
 from bandstand.streams.dead_letters import DeadLetters, Origin
 from bandstand.streams.join_types import Record
 from bandstand.streams.learn_core import LearnCore
@@ -39,31 +38,13 @@ from bandstand.streams.rebuild import Rebuild
 from bandstand.streams.records import record_of
 from bandstand.streams.restore import Restored, restore
 from bandstand.streams.specs import SpecFollower
-from bandstand.streams.transactions import FencedError, Transactions
+from bandstand.streams.transactions import FencedError, Transactions, open_all
 
 __all__ = ["Learner", "run", "transactional_id"]
 
 _log = get_logger(__name__)
-_BATCH = 10_000
+_BATCH = 50_000
 _LETTERS_S = 10.0
-_OPENERS = 8
-
-_OUTCOMES = Counter(
-    "bandstand_learn_outcomes", "Outcomes read, by what became of them.", ["lane", "state"]
-)
-_TRANSACTIONS = Histogram(
-    "bandstand_learn_transaction_seconds",
-    "Time to commit the state of one outcome partition.",
-    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-)
-_PARTITIONS = Gauge("bandstand_learn_partitions", "Outcome partitions assigned.", ["lane"])
-_COMPLETE_TO = Gauge(
-    "bandstand_learn_complete_to_timestamp_seconds",
-    "Watermark of the join up to which all outcomes are learned and committed.",
-    ["lane", "partition"],
-)
-_FENCES = Counter("bandstand_learn_fenced", "Times that another learner had taken over.")
-_REBUILDS = Counter("bandstand_learn_rebuilds", "Bandits learned from the retained outcomes.")
 
 
 def transactional_id(prefix: str, lane: str, partition: int) -> str:
@@ -100,7 +81,7 @@ def _learn(role: Role) -> None:
     try:
         Learner(role).run()
     except FencedError:
-        _FENCES.inc()
+        learn_metrics.FENCES.inc()
         raise
 
 
@@ -159,8 +140,7 @@ class Learner:
 
     def _step(self) -> None:
         if self._specs.poll():
-            for partition in self._partitions.values():
-                partition.follow(self._specs)
+            self._follow()
         for (topic, number), records in self._read().items():
             self._learn(self._partitions[topic, number], topic, records)
         now = time.monotonic()
@@ -193,8 +173,7 @@ class Learner:
             origin = Origin(topic, core.partition, record.offset, *record[1:4])
             self._letters.send(origin, error.reason, error.detail)
             partition.has_letters = True
-        for state, count in learned.outcomes.items():
-            _OUTCOMES.labels(core.lane, state).inc(count)
+        learn_metrics.count(core.lane, learned)
 
     def _commit(self, partition: _Partition) -> None:
         if not partition.core.unwritten:
@@ -206,12 +185,20 @@ class Learner:
         core = partition.core
         place = TopicPartition(self._topic(core.lane), core.partition, core.position.next_offset)
         # For lag tools only: nothing reads it back.
-        self._consumer.commit(offsets=[place], asynchronous=True)
+        with broker_errors("committing an offset"):
+            self._consumer.commit(offsets=[place], asynchronous=True)
 
     def _topic(self, lane: str) -> str:
         return TopicNames(self._settings.topics.prefix).outcomes(lane)
 
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        if places:
+            self._take_over(consumer, places)
+        else:
+            consumer.incremental_assign([])
+        self._role.health.arrived("assignment")
+
+    def _take_over(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         keys = [(self._lanes[place.topic], place.partition) for place in places]
         producers = self._open(keys)
         restored = restore(self._settings, self._wire, keys, self._specs, self._role.stop)
@@ -219,17 +206,17 @@ class Learner:
             consumer.incremental_assign([])
             return
         for place, key in zip(places, keys, strict=True):
-            first, end = consumer.get_watermark_offsets(place, timeout=_LETTERS_S)
+            # Translated here: out of a callback the client library's errors come as no exceptions.
+            with broker_errors(f"looking up the ends of {place.topic}/{place.partition}"):
+                first, end = consumer.get_watermark_offsets(place, timeout=_LETTERS_S)
             core = _core(*key, self._wire, restored[key], first, end)
             partition = _Partition(
                 self._settings, self._wire, core, producers[key], place.topic, first
             )
-            partition.follow(self._specs)
             self._partitions[place.topic, place.partition] = partition
             place.offset = core.position.next_offset
         consumer.incremental_assign(places)
-        self._report()
-        self._role.health.arrived("assignment")
+        self._follow()  # the others too: restoring has read the specs up to their end
         _log.info("assigned", partitions=[f"{p.topic}/{p.partition}@{p.offset}" for p in places])
 
     def _open(self, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Transactions]:
@@ -238,8 +225,7 @@ class Learner:
             key: Transactions(self._settings, transactional_id(prefix, *key), self._state_topic)
             for key in keys
         }
-        with ThreadPoolExecutor(_OPENERS, "open") as pool:
-            list(pool.map(Transactions.open, producers.values()))
+        open_all(producers.values())
         return producers
 
     def _revoked(self, consumer: Consumer, places: list[TopicPartition]) -> None:
@@ -261,11 +247,19 @@ class Learner:
             partition = self._partitions.pop(place, None)
             if partition is not None:
                 partition.close()
+                learn_metrics.forget(partition.core)
+        self._report()
+
+    def _follow(self) -> None:
+        for partition in self._partitions.values():
+            partition.follow(self._specs)
         self._report()
 
     def _report(self) -> None:
+        bandits = Counter(in_force.spec.lane for in_force in self._specs.current.values())
         for lane in self._lanes.values():
-            _PARTITIONS.labels(lane).set(
+            learn_metrics.BANDITS.labels(lane).set(bandits[lane])
+            learn_metrics.PARTITIONS.labels(lane).set(
                 sum(partition.core.lane == lane for partition in self._partitions.values())
             )
 
@@ -305,7 +299,7 @@ class _Partition:
                 return
             _log.info("learns from the start", bandits=sorted(self.core.missing), topic=self._topic)
             self._rebuild = Rebuild(self._settings, self._wire, self._topic, self.core)
-            _REBUILDS.inc(len(self.core.missing))
+            learn_metrics.REBUILDS.inc(len(self.core.missing))
         if self._rebuild.step(self.core):
             self._rebuild.close()
             self._rebuild = None
@@ -323,13 +317,11 @@ class _Partition:
             (partition_for(write.owner, state_partitions), write.key, write.value)
             for write in self.core.writes()
         ]
-        with _TRANSACTIONS.time():
+        with learn_metrics.TRANSACTIONS.time():
             self._producer.write(writes)
         self.core.written()
         self._committed_at = time.monotonic()
-        if self.core.position.complete_to is not None:
-            gauge = _COMPLETE_TO.labels(self.core.lane, self.core.partition)
-            gauge.set(self.core.position.complete_to / 1_000)
+        learn_metrics.show(self.core)
 
     def close(self) -> None:
         self._producer.close()

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -49,14 +48,18 @@ class Learned(NamedTuple):
     Parameters
     ----------
     outcomes
-        Outcomes by what became of them: ``learned`` (given to statistics, which keep counts of
-        their own), ``later`` (of a bandit that is still being built from the start), ``unclaimed``
-        (of a bandit without a spec in this lane), ``oversize``, ``repeat``, ``refused``.
+        Outcomes by what became of them: ``learned``, ``rejected`` (by the statistics, which keep
+        the reasons as counters), ``later`` (of a bandit that is still being built from the start),
+        ``unclaimed`` (of a bandit without a spec in this lane), ``oversize``, ``repeat``,
+        ``refused``.
+    counters
+        By how much the statistics' counters have grown, over all bandits.
     refused
         The refused ones.
     """
 
     outcomes: Counter[str]
+    counters: Counter[str]
     refused: list[Refused]
 
 
@@ -102,6 +105,9 @@ class LearnCore:
         self._in_force: dict[str, InForce] = {}
         self._stale = {key: bandit for bandit, key in stale}
         self._changed: set[str] = set()
+        self.newest: int | None = None
+        """Newest decision time that was learned from, ms since 1970."""
+        self._note_newest(self._held.values())
         self._written = position
 
     @property
@@ -190,7 +196,7 @@ class LearnCore:
         """
         records = self._fresh(records)
         if not records:
-            return Learned(Counter(), [])
+            return Learned(Counter(), Counter(), [])
         refused: list[Refused] = []
         complete = [self.position.complete_to, *self._progress(records, refused)]
         rows = [record for record in records if record.value is not None]
@@ -198,14 +204,14 @@ class LearnCore:
         refused += [Refused(rows[bad.index], bad.error) for bad in batch.bad]
         table, source_offset = _increasing(batch.table, self.position.source_offset)
         counts = Counter(repeat=batch.table.num_rows - table.num_rows, refused=len(refused))
-        self._update(table, counts)
+        counters = self._update(table, counts)
         complete.append(pc.max(table["before"].cast(pa.int64())).as_py())
         self.position = Position(
             records[-1].offset + 1,
             source_offset,
             max((time for time in complete if time is not None), default=None),
         )
-        return Learned(+counts, refused)
+        return Learned(+counts, +counters, refused)
 
     def writes(self) -> Iterator[Write]:
         """Give all that has changed since `written`: for one transaction."""
@@ -240,8 +246,9 @@ class LearnCore:
             self._drop(bandit)
         assert statistics is not None
         place = (self.lane, self.partition, in_force.epoch, self.position.next_offset)
-        self._held[bandit] = PartitionSums(*place, statistics)
+        sums = self._held[bandit] = PartitionSums(*place, statistics)
         self._changed.add(bandit)
+        self._note_newest([sums])
 
     def _drop(self, bandit: str) -> None:
         self._stale.update(dict.fromkeys(sums_keys(self._held[bandit]), bandit))
@@ -271,21 +278,30 @@ class LearnCore:
                 except StateError as error:
                     refused.append(Refused(record, EventError("progress", str(error))))
 
-    def _update(self, table: pa.RecordBatch, counts: Counter[str]) -> None:
+    def _update(self, table: pa.RecordBatch, counts: Counter[str]) -> Counter[str]:
         bandits = pc.struct_field(table["decision"], "bandit")
         counts["oversize"] += bandits.null_count
         updated: dict[str, PartitionSums] = {}
-        for bandit, rows in _groups(bandits):
+        counters: Counter[str] = Counter()
+        for bandit, part in _by_bandit(table.select(["rewards", "decision"]), bandits):
             sums = self._held.get(bandit)
             if sums is None:
-                counts["later" if bandit in self._in_force else "unclaimed"] += len(rows)
+                counts["later" if bandit in self._in_force else "unclaimed"] += part.num_rows
                 continue
-            part = table.select(["rewards", "decision"])
-            part = part if len(rows) == table.num_rows else part.take(pa.array(rows))
-            updated[bandit] = replace(sums, statistics=sums.statistics.update(part))
-            counts["learned"] += len(rows)
+            before, after = sums.statistics, sums.statistics.update(part)
+            updated[bandit] = replace(sums, statistics=after)
+            counters.update(after.counters)
+            counters.subtract(before.counters)
+            counts["learned"] += after.outcomes - before.outcomes
+            counts["rejected"] += part.num_rows - (after.outcomes - before.outcomes)
         self._held.update(updated)
         self._changed.update(updated)
+        self._note_newest(updated.values())
+        return counters
+
+    def _note_newest(self, changed: Iterable[PartitionSums]) -> None:
+        times = [self.newest, *(sums.statistics.newest for sums in changed)]
+        self.newest = max((time for time in times if time is not None), default=None)
 
 
 def _goes_on(sums: PartitionSums, in_force: InForce) -> bool:
@@ -304,11 +320,18 @@ def _increasing(table: pa.RecordBatch, largest: int) -> tuple[pa.RecordBatch, in
     return (table if fresh.all() else table.filter(pa.array(fresh))), int(reached[-1])
 
 
-def _groups(names: pa.StringArray) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
-    """Give each name with the rows that have it."""
+def _by_bandit(
+    table: pa.RecordBatch, names: pa.StringArray
+) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Give each name with the rows that have it, in their order; rows without a name are left out.
+
+    They are sorted once, and then sliced: to pick each bandit's takes as long as to learn them.
+    """
     encoded = names.dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy()
-    order = np.argsort(codes, kind="stable").astype(np.int64)
-    bounds = np.searchsorted(codes[order], np.arange(len(encoded.dictionary) + 1))
-    for code, name in enumerate(encoded.dictionary.to_pylist()):
-        yield name, order[bounds[code] : bounds[code + 1]]
+    codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()
+    if codes.any():
+        order = np.argsort(codes, kind="stable")
+        table, codes = table.take(pa.array(order)), codes[order]
+    bounds = np.searchsorted(codes, np.arange(len(encoded.dictionary) + 1)).tolist()
+    for name, start, end in zip(encoded.dictionary.to_pylist(), bounds, bounds[1:], strict=False):
+        yield name, table.slice(start, end - start)

@@ -1,27 +1,23 @@
 """The role ``publish``: sums in, versioned snapshots out.
 
 A publisher owns the bandits of the ``learner-state`` partitions that its group assigns to it, and
-reads those from their start. It publishes a bandit's artifact and then its pointer to one partition
-of ``snapshots``, and never a version that isn't newer than the current one.
+reads those from their start. Each such partition has one transactional producer, which fences off
+the owner before; only then is it read which snapshots are current. Artifact, pointer and deletions
+are written in one transaction, and never a version that isn't newer than the current one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from operator import attrgetter
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    Message,
-    TopicPartition,
-)
-from prometheus_client import Counter, Gauge, Histogram
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from bandstand import clients
-from bandstand.errors import BrokerError, StateError
+from bandstand.errors import StateError
 from bandstand.kafka import (
     TopicReader,
     broker_errors,
@@ -29,7 +25,6 @@ from bandstand.kafka import (
     is_record,
     partition_count,
     poll_batch,
-    producer_config,
 )
 from bandstand.learners.drift import acted
 from bandstand.logs import get_logger
@@ -41,32 +36,30 @@ from bandstand.schemas.spec_drift import moment
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import wire_from
 from bandstand.settings import Settings
-from bandstand.streams import topics
+from bandstand.streams import publish_metrics, topics
 from bandstand.streams.dead_letters import origin_of
 from bandstand.streams.publish_core import PublishCore, Published
 from bandstand.streams.specs import SpecFollower, apply_spec
+from bandstand.streams.transactions import FencedError, Transactions, open_all
 
-__all__ = ["Publisher", "run"]
+__all__ = ["Publisher", "run", "transactional_id"]
 
 _log = get_logger(__name__)
 _BATCH = 1_000
 _READ_S = 120.0
-_WRITE_S = 30.0
+_WRITERS = 8
 _MOST_BYTES = topics.TABLE_RECORD_BYTES - topics.FRAME_BYTES
 
-_SNAPSHOTS = Counter("bandstand_publish_snapshots", "Snapshots published.", ["bandit"])
-_FAILURES = Counter(
-    "bandstand_publish_failures", "Snapshots that couldn't be made, see the log.", ["bandit"]
-)
-_OUTCOMES = Gauge("bandstand_publish_outcomes", "Outcomes in the newest snapshot.", ["bandit"])
-_CHANGES = Counter(
-    "bandstand_publish_changes", "Changes of an action's rewards that were found.", ["bandit"]
-)
-_SECONDS = Histogram(
-    "bandstand_publish_seconds",
-    "Time to solve and write a round of snapshots.",
-    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-)
+
+def transactional_id(prefix: str, partition: int) -> str:
+    """Name the producer of the snapshots of a ``learner-state`` partition's bandits.
+
+    Examples
+    --------
+    >>> transactional_id("bandstand.", 3)
+    'bandstand.3.publish'
+    """
+    return f"{prefix}{partition}.publish"
 
 
 def run(settings: Settings) -> None:
@@ -87,7 +80,11 @@ def run(settings: Settings) -> None:
 
 def _publish(role: Role) -> None:
     topics.require(role.settings)
-    Publisher(role).run()
+    try:
+        Publisher(role).run()
+    except FencedError:
+        publish_metrics.FENCES.inc()
+        raise
 
 
 class Publisher:
@@ -119,20 +116,13 @@ class Publisher:
                 auto_offset_reset="earliest",
             )
         )
-        self._producer = clients.Producer(
-            producer_config(
-                settings,
-                linger_ms=0,
-                message_max_bytes=topics.TABLE_RECORD_BYTES,
-                message_timeout_ms=0,
-            )
-        )
+        self._producers: dict[int, Transactions] = {}
         self._state_partitions = partition_count(self._consumer, self._names.learner_state)
         self._snapshot_partitions = partition_count(self._consumer, self._names.snapshots)
+        self._partition = cache(lambda b: partition_for(b.encode(), self._state_partitions))
         self._reading: set[int] = set()
         self._owned: set[int] = set()
         self._shelves_known = False
-        self._failed: KafkaError | None = None
         self._last_round = -settings.publish.interval.total_seconds()
 
     def run(self) -> None:
@@ -151,6 +141,8 @@ class Publisher:
             while not self._role.stop.is_set():
                 self._step()
         finally:
+            for producer in self._producers.values():
+                producer.close()
             leave(self._consumer)
             self._specs.close()
 
@@ -158,6 +150,7 @@ class Publisher:
         changes = self._specs.poll()
         if changes:
             self._core.follow(self._specs.current, [change.bandit for change in changes])
+            self._report()
         self._read_state()
         if self._owned and not self._shelves_known:
             self._read_snapshots()
@@ -165,7 +158,7 @@ class Publisher:
         now = time.monotonic()
         if due and now - self._last_round >= self._settings.publish.interval.total_seconds():
             self._last_round = now
-            with _SECONDS.time():
+            with publish_metrics.ROUNDS.time():
                 self._publish(due)
 
     def _read_state(self) -> None:
@@ -182,6 +175,7 @@ class Publisher:
                 self._reading.discard(partition)
                 self._owned.add(partition)
                 self._core.follow(self._specs.current, self._specs.current)
+                self._report()
 
     def _patience(self) -> float:
         interval = self._settings.publish.interval.total_seconds()
@@ -194,8 +188,10 @@ class Publisher:
             return []
         return [bandit for bandit in self._core.changed if self._partition(bandit) in self._owned]
 
-    def _partition(self, bandit: str) -> int:
-        return partition_for(bandit.encode(), self._state_partitions)
+    def _report(self) -> None:
+        owned = {b: self._partition(b) in self._owned for b in self._specs.current}
+        publish_metrics.BANDITS.set(sum(owned.values()))
+        publish_metrics.forget(bandit for bandit, mine in owned.items() if not mine)
 
     def _read_snapshots(self) -> None:
         """Learn which snapshots are current; who owned these bandits before writes no more."""
@@ -212,27 +208,26 @@ class Publisher:
             self._role.health.arrived("assignment")
 
     def _publish(self, bandits: Sequence[str]) -> None:
-        published = [made for bandit in bandits if (made := self._make(bandit)) is not None]
-        # No pointer is sent before its artifact is there, and nothing is deleted before that.
-        for made in published:
-            self._write(made, made.records[:1])
-        self._flush()
-        for made in published:
-            self._write(made, made.records[1:])
-        self._flush()
-        for made in published:
-            for key, value in made.records:
+        made: dict[int, list[Published]] = {}
+        for bandit in bandits:
+            snapshot = self._make(bandit)
+            if snapshot is not None:
+                made.setdefault(self._partition(bandit), []).append(snapshot)
+        with ThreadPoolExecutor(_WRITERS, "write") as pool:
+            list(pool.map(self._write, made, made.values()))
+        everything = [one for several in made.values() for one in several]
+        for published in everything:
+            for key, value in published.records:
                 self._core.take_snapshot(key, value)
-            _SNAPSHOTS.labels(made.bandit).inc()
-            _OUTCOMES.labels(made.bandit).set(made.snapshot["outcomes"])
-            _log.info("published", bandit=made.bandit, version=made.version)
-        for made in published:
-            self._act(made)
+            publish_metrics.show(published.snapshot)
+            _log.info("published", bandit=published.bandit, version=published.version)
+        for published in everything:
+            self._act(published)
 
     def _act(self, made: Published) -> None:
         """Tell of changes of rewards, and do what the spec wants done about them."""
         for change in made.changes:
-            _CHANGES.labels(made.bandit).inc()
+            publish_metrics.CHANGES.labels(made.bandit).inc()
             _log.warning("rewards have changed", bandit=made.bandit, **change._asdict())
         if not made.changes:
             return
@@ -250,36 +245,25 @@ class Publisher:
     def _make(self, bandit: str) -> Published | None:
         """Solve one bandit; one that can't be solved or is too wide stops no other."""
         try:
-            made = self._core.publish(bandit, self._partition(bandit))
+            with publish_metrics.SOLVES.time():
+                made = self._core.publish(bandit, self._partition(bandit))
             if made is not None:
                 _refuse_too_wide(made)
         except StateError as error:
-            _FAILURES.labels(bandit).inc()
+            publish_metrics.FAILURES.labels(bandit).inc()
             _log.error("no snapshot", bandit=bandit, problem=str(error))
             return None
         return made
 
-    def _write(self, made: Published, records: Sequence[tuple[bytes, bytes | None]]) -> None:
-        partition = partition_for(made.bandit.encode(), self._snapshot_partitions)
-        for key, value in records:
-            with broker_errors(f"publishing {made.bandit!r}"):
-                self._producer.produce(
-                    self._names.snapshots, value, key, partition, on_delivery=self._delivered
-                )
-
-    def _flush(self) -> None:
-        waiting = self._producer.flush(_WRITE_S)
-        if self._failed is not None or waiting:
-            why = self._failed.str() if self._failed else f"no answer within {_WRITE_S:g} s"
-            raise BrokerError(
-                f"publishing to {self._names.snapshots}: {why}", passing=self._failed is None
-            )
-
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        del message
-        self._failed = self._failed or error
+    def _write(self, partition: int, several: Sequence[Published]) -> None:
+        self._producers[partition].write(
+            (partition_for(made.bandit.encode(), self._snapshot_partitions), key, value)
+            for made in several
+            for key, value in made.records
+        )
 
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        self._open([place.partition for place in places])
         for place in places:
             place.offset = OFFSET_BEGINNING
         consumer.incremental_assign(places)
@@ -289,12 +273,24 @@ class Publisher:
             self._role.health.arrived("assignment")
         _log.info("assigned", partitions=[place.partition for place in places])
 
+    def _open(self, partitions: Sequence[int]) -> None:
+        prefix = self._settings.topics.prefix
+        producers = {
+            p: Transactions(self._settings, transactional_id(prefix, p), self._names.snapshots)
+            for p in partitions
+        }
+        self._producers.update(producers)
+        open_all(producers.values())
+
     def _revoked(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         del consumer
         for place in places:
             self._owned.discard(place.partition)
             self._reading.discard(place.partition)
             self._core.forget_state(place.partition)
+            if (producer := self._producers.pop(place.partition, None)) is not None:
+                producer.close()
+        self._report()
 
 
 def _refuse_too_wide(made: Published) -> None:

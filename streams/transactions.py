@@ -6,21 +6,24 @@ Hides the protocol: records of one `write` are seen by ``read_committed`` reader
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from bandstand.clients import Producer
 from bandstand.durations import milliseconds
 from bandstand.errors import BrokerError
-from bandstand.kafka import broker_errors, producer_config
+from bandstand.kafka import broker_errors, is_passing, producer_config
 from bandstand.settings import Settings
+from bandstand.streams.topic_plans import TABLE_RECORD_BYTES
 
-__all__ = ["FencedError", "Transactions"]
+__all__ = ["FencedError", "Transactions", "open_all"]
 
 _TIMEOUT_S = 10.0
 _TIMEOUT_MS = milliseconds(timedelta(seconds=_TIMEOUT_S))
+_THREADS = 8
 _FENCED = (
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
@@ -49,13 +52,16 @@ class Transactions:
     def __init__(self, settings: Settings, name: str, topic: str) -> None:
         self._name = name
         self._topic = topic
+        self._failed: KafkaError | None = None
         self._producer = Producer(
             producer_config(
                 settings,
                 transactional_id=name,
                 transaction_timeout_ms=_TIMEOUT_MS,
                 linger_ms=0,
+                message_max_bytes=TABLE_RECORD_BYTES,
                 queue_buffering_max_kbytes=1_000_000,
+                queue_buffering_max_messages=0,  # unlimited: a transaction is written as a whole
             )
         )
 
@@ -83,7 +89,9 @@ class Transactions:
         with self._errors("writing in"):
             self._producer.begin_transaction()
             for partition, key, value in records:
-                self._producer.produce(self._topic, value, key, partition=partition)
+                self._producer.produce(
+                    self._topic, value, key, partition=partition, on_delivery=self._delivered
+                )
             self._commit()
 
     def close(self) -> None:
@@ -100,6 +108,10 @@ class Transactions:
             else:
                 return
 
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        del message
+        self._failed = self._failed or error
+
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
         doing = f"{doing} transaction {self._name!r}"
@@ -111,5 +123,25 @@ class Transactions:
                     f"{doing}: {error.args[0].str()}; somebody else has taken this partition over",
                     passing=True,
                 ) from error
+            if self._failed is not None:  # the error only says that some weren't delivered
+                raise BrokerError(
+                    f"{doing}: a record was refused: {self._failed.str()}",
+                    passing=is_passing(self._failed),
+                ) from error
+            if error.args[0].code() == KafkaError.UNKNOWN:
+                # So a broker fails while it is about to fence this producer off.
+                raise BrokerError(f"{doing}: {error.args[0].str()}", passing=True) from error
             with broker_errors(doing):
                 raise
+
+
+def open_all(producers: Iterable[Transactions]) -> None:
+    """Open several names at once.
+
+    Raises
+    ------
+    BrokerError
+        If Kafka refuses or can't be reached.
+    """
+    with ThreadPoolExecutor(_THREADS, "open") as pool:
+        list(pool.map(Transactions.open, producers))

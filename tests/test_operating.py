@@ -62,8 +62,9 @@ def test_metrics_keep_prometheus_conventions() -> None:
     """Units are seconds and bytes, totals are called so, and no label grows without bound."""
     units = ("_seconds", "_bytes", "_records", "_rewards", "_decisions", "_partitions", "_outcomes")
     states = ("_engaged", "_down", "_given_up", "_unclosed", "_differences", "_offset", "_total")
+    others = ("_bandits", "_condition_number")
     for name, labels in _in_code().items():
-        assert name.endswith(units + states), name
+        assert name.endswith(units + states + others), name
         bounded = {"lane", "partition", "log", "state", "reason", "role", "topic", "bandit"}
         assert labels <= bounded | {"fallback", "kind"}, name
         if name.startswith("bandstand_join_"):

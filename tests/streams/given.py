@@ -12,7 +12,10 @@ from tests.waiting import PATIENCE_S
 
 
 def given_settings(kafka: Kafka, prefix: str, **sections: object) -> Settings:
-    """Give settings with one lane, ``fast``, of two partitions."""
+    """Give settings with one lane, ``fast``, of two partitions.
+
+    Its topics keep what is old: the tests' outcomes have times of long ago.
+    """
     return Settings.model_validate(
         {
             "kafka": {"bootstrap_servers": kafka.bootstrap_servers},

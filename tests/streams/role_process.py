@@ -19,7 +19,7 @@ _RUN = """
 import sys
 from bandstand.settings import Settings
 from bandstand.streams.{role} import run
-from tests.waiting import PATIENCE_S, until
+{first}
 run(Settings.model_validate_json(sys.argv[1]))
 """
 
@@ -35,13 +35,20 @@ class RoleProcess:
         Its settings.
     folder
         Where its log goes.
+    first
+        Python that it runs first.
     """
 
-    def __init__(self, role: str, settings: Settings, folder: Path) -> None:
+    def __init__(self, role: str, settings: Settings, folder: Path, first: str = "") -> None:
         self.log = folder / f"{role}-{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _RUN.format(role=role), settings.model_dump_json()],
+                [
+                    sys.executable,
+                    "-c",
+                    _RUN.format(role=role, first=first),
+                    settings.model_dump_json(),
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={k: v for k, v in os.environ.items() if not k.startswith("BANDSTAND_")},
@@ -85,3 +92,13 @@ class RoleProcess:
         """Send SIGKILL."""
         self.process.kill()
         self.process.wait()
+
+
+def metrics_of(role: RoleProcess, prefix: str) -> dict[str, float]:
+    """Give its metrics with a prefix, by their names without it and their labels."""
+    lines = [line.rpartition(" ") for line in role.get("/metrics")[1].splitlines()]
+    return {
+        name.removeprefix(prefix): float(value)
+        for name, _, value in lines
+        if name.startswith(prefix)
+    }

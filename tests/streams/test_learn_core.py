@@ -158,7 +158,7 @@ def test_outcomes_are_learned_once_each(contents: list[object]) -> None:
         if isinstance(fields, dict) and fields["source_offset"] > largest:
             largest = fields["source_offset"]
             expected.append(fields)
-    taken = counts["learned"] + counts["unclaimed"] + counts["oversize"]
+    taken = counts["learned"] + counts["rejected"] + counts["unclaimed"] + counts["oversize"]
     assert (taken, core.position.source_offset) == (len(expected), largest)
 
 
@@ -205,6 +205,20 @@ def test_what_no_reader_may_use_is_refused_and_passed() -> None:
         (1, "magic"),
     ]
     assert learned.outcomes["learned"] == 2
+
+
+def test_what_was_rejected_is_told_from_what_was_learned() -> None:
+    """By reason, for this batch alone; the newest decision is one that was learned from."""
+    core = _fresh()
+    log = _log([outcome(0, action="unknown"), outcome(1), outcome(2, action="unknown")])
+    for record in log[:1]:
+        core.learn([record])
+    learned = core.learn(log)
+    assert learned.outcomes == {"learned": 1, "rejected": 1}
+    assert learned.counters == {"rejected_action": 1}
+    assert core.newest == START_MS + 1
+    again = LearnCore("fast", 0, WIRE, core.position, core.held.values())
+    assert again.newest == START_MS + 1
 
 
 def test_a_rebuild_that_stands_elsewhere_is_not_adopted() -> None:

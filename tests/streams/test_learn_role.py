@@ -29,12 +29,33 @@ from bandstand.streams.snapshots import load_snapshot
 from bandstand.streams.specs import apply_spec, specs_in_force
 from bandstand.streams.transactions import FencedError, Transactions
 from tests.streams.given import everything_in, given_settings, given_spec
-from tests.streams.outcomes import outcome_record, random_outcomes
-from tests.streams.role_process import RoleProcess
+from tests.streams.outcomes import START_MS, outcome, outcome_record, random_outcomes
+from tests.streams.role_process import RoleProcess, metrics_of
 from tests.waiting import PATIENCE_S, until
 
 WIRE = Wire.single_object()
 PARTITIONS = 2
+_KNOWS_NOTHING_YET = """
+from confluent_kafka import KafkaError, KafkaException
+from bandstand.clients import Consumer
+ask = Consumer.get_watermark_offsets
+def fail_once(self, *place, **options):
+    Consumer.get_watermark_offsets = ask
+    raise KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
+Consumer.get_watermark_offsets = fail_once
+"""
+_APPLIES_A_SPEC_WHILE_IT_RESTORES = """
+from bandstand.streams import learn
+from bandstand.streams.specs import apply_spec
+from tests.streams.given import given_spec
+restore, times = learn.restore, []
+def late(settings, *rest):
+    times.append(None)
+    if len(times) == 2:
+        apply_spec(settings, given_spec("late"))
+    return restore(settings, *rest)
+learn.restore = late
+"""
 
 
 class _Lane:
@@ -54,6 +75,13 @@ class _Lane:
             for fields in list(self._next(repeats, bandit, partition)):
                 self._send(partition, fields)
         self._written += count
+        assert self._producer.flush(PATIENCE_S) == 0
+
+    def send_all(self, *several: dict[str, object]) -> None:
+        """Write outcomes to each partition."""
+        for partition in range(PARTITIONS):
+            for fields in several:
+                self._send(partition, fields)
         assert self._producer.flush(PATIENCE_S) == 0
 
     def _next(self, count: int, bandit: str, partition: int) -> Iterator[dict[str, object]]:
@@ -183,6 +211,28 @@ def test_a_killed_learner_loses_nothing_and_learns_nothing_twice(
         assert second.stop() < 5
 
 
+def test_metrics_say_what_was_learned_and_why_not(lane: _Lane, tmp_path: Path) -> None:
+    """By lane and reason; a partition that is given up is shown no more."""
+    lane.write(20)
+    lane.send_all(outcome(1_000, action="unknown"), outcome(1_001, age=1e9))
+    with RoleProcess("learn", lane.settings, tmp_path) as learner:
+        lane.wait_until_learned()
+        until(lambda: "newest_decision" in learner.get("/metrics")[1])
+        metrics = metrics_of(learner, "bandstand_learn_")
+        assert metrics['bandits{lane="fast"}'] == 1
+        assert metrics['outcomes_total{lane="fast",state="learned"}'] == 2 * (20 + 1)
+        assert metrics['outcomes_total{lane="fast",state="rejected"}'] == 2
+        assert metrics['rejected_total{lane="fast",reason="action"}'] == 2
+        assert metrics['odd_values_total{kind="clipped_features",lane="fast"}'] == 2
+        newest = 'newest_decision_timestamp_seconds{lane="fast",partition="0"}'
+        assert metrics[newest] == (START_MS + 1_001) / 1_000
+        with RoleProcess("learn", lane.settings, tmp_path) as other:
+            other.wait_until_ready()
+            until(lambda: metrics_of(other, "bandstand_learn_").get('partitions{lane="fast"}') == 1)
+            until(lambda: metrics_of(learner, "bandstand_learn_")['partitions{lane="fast"}'] == 1)
+            assert len(metrics_of(learner, "bandstand_learn_newest")) == 1
+
+
 def test_a_frozen_learner_cannot_write_after_another_took_over(lane: _Lane, tmp_path: Path) -> None:
     """A zombie that wakes up is fenced; what was learned is as if there had been one learner."""
     with RoleProcess("learn", lane.settings, tmp_path) as zombie:
@@ -241,6 +291,32 @@ def test_an_added_action_costs_no_other_its_outcomes(lane: _Lane, tmp_path: Path
             running.enter_context(RoleProcess(role, lane.settings, tmp_path))
         lane.write(50)
         until(lambda: lane.pointers()[-1:] == [(epoch, 1_100)])
+
+
+def test_a_spec_that_comes_with_a_partition_is_followed_by_all(lane: _Lane, tmp_path: Path) -> None:
+    """What is read while one partition is taken over is news to those that were there before."""
+    lane.write(50, bandit="late")
+    with RoleProcess(
+        "learn", lane.settings, tmp_path, _APPLIES_A_SPEC_WHILE_IT_RESTORES
+    ) as learner:
+        learner.wait_until_ready()
+        with RoleProcess("learn", lane.settings, tmp_path) as other:
+            until(lambda: metrics_of(other, "bandstand_learn_").get('partitions{lane="fast"}') == 1)
+            other.stop()
+        until(lambda: "late" in specs_in_force(lane.settings))
+        until(lambda: lane.learned() == lane.expected())
+        assert learner.stop() < 5
+
+
+def test_a_client_that_knows_no_partition_for_a_moment_ends_no_learner(
+    lane: _Lane, tmp_path: Path
+) -> None:
+    """What fails inside an assignment while the broker starts is tried again."""
+    lane.write(50)
+    with RoleProcess("learn", lane.settings, tmp_path, _KNOWS_NOTHING_YET) as learner:
+        lane.wait_until_learned()
+        learner.wait_until_ready()
+        assert "begins anew when Kafka answers" in learner.log.read_text()
 
 
 def test_a_position_before_the_start_of_the_log_stops_the_learner(

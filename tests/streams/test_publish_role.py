@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,10 +26,21 @@ from bandstand.streams.specs import apply_spec, specs_in_force
 from bandstand.streams.transactions import Transactions
 from tests.streams.given import everything_in, given_settings, given_spec
 from tests.streams.outcomes import START_MS, outcome, outcome_record, random_outcomes
-from tests.streams.role_process import RoleProcess
+from tests.streams.role_process import RoleProcess, metrics_of
 from tests.waiting import until
 
 WIRE = Wire.single_object()
+_FREEZES_AT = """
+import os, signal
+from bandstand.streams.publish import Publisher
+make = Publisher._make
+def freeze(self, bandit):
+    made = make(self, bandit)
+    if made is not None and made.snapshot["outcomes"] == {outcomes}:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return made
+Publisher._make = freeze
+"""
 
 
 class _Learner:
@@ -69,6 +81,11 @@ def _outcomes_of_current(settings: Settings, bandit: str = "home") -> int:
 
 def _wait_for(settings: Settings, outcomes: int) -> None:
     until(lambda: _outcomes_of_current(settings) == outcomes)
+
+
+def _is_frozen(role: RoleProcess) -> bool:
+    status = Path(f"/proc/{role.process.pid}/stat").read_text()
+    return status.rpartition(")")[2].split()[0] == "T"
 
 
 def _apply(settings: Settings, specs: list[Spec]) -> list[int]:
@@ -118,6 +135,13 @@ def test_snapshots_follow_specs_and_sums_and_never_go_back(
         second.wait_until_ready()
         learner.learn(5)
         _wait_for(settings, 25)
+        until(lambda: metrics_of(second, "bandstand_publish_outcomes") == {'{bandit="home"}': 25})
+        metrics = metrics_of(second, "bandstand_publish_")
+        assert metrics["bandits"] == 2
+        assert metrics["solve_seconds_count"] >= 1
+        assert metrics['condition_number{bandit="home"}'] > 1
+        newest = metrics['newest_decision_timestamp_seconds{bandit="home"}']
+        assert newest == load_snapshot(settings, "home")["newest"] / 1_000
         assert second.stop() < 5
     after = _pointers(settings)
     assert after[: len(before)] == before
@@ -125,6 +149,30 @@ def test_snapshots_follow_specs_and_sums_and_never_go_back(
     kept = list_snapshots(settings, "home")
     assert [info.outcomes for info in kept] == [15, 20, 25]
     assert [info.parent for info in kept[1:]] == [info.version for info in kept[:-1]]
+
+
+def test_a_publisher_frozen_before_it_writes_cannot_step_back(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """What a zombie had ready when another took over is never seen, and it goes on as a member."""
+    learner = _Learner(settings)
+    with RoleProcess("publish", settings, tmp_path, _FREEZES_AT.format(outcomes=10)) as zombie:
+        _wait_for(settings, 0)
+        learner.learn(5)
+        _wait_for(settings, 5)
+        learner.learn(5)
+        until(lambda: _is_frozen(zombie))
+        with RoleProcess("publish", settings, tmp_path) as other:
+            _wait_for(settings, 10)
+            learner.learn(5)
+            _wait_for(settings, 15)
+            zombie.process.send_signal(signal.SIGCONT)
+            until(lambda: "bandstand_publish_fenced_total 1.0" in zombie.get("/metrics")[1])
+            zombie.wait_until_ready()
+            assert other.stop() < 5
+        learner.learn(5)
+        _wait_for(settings, 20)
+    assert [int(version.split("-")[1]) for version in _pointers(settings)] == [0, 5, 10, 15, 20]
 
 
 def test_a_published_snapshot_can_decide_and_is_found_by_version(
