@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults storm draws lint bench bench-learners bench-join bench-join-growth bench-join-memory dev lock clean
+.PHONY: help demo test faults storm storm-learners draws lint bench bench-learners bench-bandits bench-join bench-join-growth bench-join-memory dev lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,7 +27,10 @@ faults: $(READY)  ## Run the long fault tests of the join, too (a quarter of an 
 	LONG_FAULTS=1 $(BIN)/python -m pytest tests/streams/test_outages.py tests/streams/test_join_cluster.py tests/streams/test_join_faults.py tests/streams/test_takeover.py
 
 storm: $(READY)  ## Kill, freeze and replace workers and broker, round by round (ROUNDS=200 SEED=7)
-	$(BIN)/python -m tests.streams.storm $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.streams.storm_join $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
+
+storm-learners: $(READY)  ## The same for learners and publishers (ROUNDS=200 SEED=7)
+	$(BIN)/python -m tests.streams.storm_learn $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
 draws: $(READY)  ## Compare computed probabilities with draws (POSTERIORS=1000 DRAWS=10000000)
 	$(BIN)/python -m tests.learners.naive_draws $(if $(POSTERIORS),--posteriors $(POSTERIORS)) $(if $(DRAWS),--draws $(DRAWS))
@@ -42,6 +45,9 @@ bench: $(READY)  ## Measure, side by side with named peers
 
 bench-learners: $(READY)  ## Measure learning beside five libraries, and write docs/benchmarks.md (some minutes)
 	$(BIN)/python -m benchmarks.learners
+
+bench-bandits: $(READY)  ## Measure one learner and one publisher with 2,000 bandits on a real broker
+	$(BIN)/python -m benchmarks.bandits
 
 bench-join: $(READY)  ## Measure the join beside Kafka Streams, Flink, Quix Streams and Faust on one broker
 	$(BIN)/python -m benchmarks.join

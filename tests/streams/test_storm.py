@@ -1,10 +1,9 @@
-"""Ten rounds of the storm, and that its plan repeats and its checks see what they are for."""
+"""Ten rounds of the join's storm, and that its checks see what they are for."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ from tests.streams.bench import WIRE
 from tests.streams.join_logs import Logs
 from tests.streams.join_oracle import Lane
 from tests.streams.storm import run
-from tests.streams.storm_check import Arrival, Checks, DifferenceError
-from tests.streams.storm_load import Content, Ledger
-from tests.streams.storm_plan import KINDS, MOST_WORKERS, SLOTS_AT_START, plan
+from tests.streams.storm_follower import Arrival, DifferenceError
+from tests.streams.storm_join import JOIN
+from tests.streams.storm_join_check import Checks
+from tests.streams.storm_join_load import Content, Ledger
+from tests.streams.storm_plan import kinds
 
 SEED, ROUNDS = 7, 10
 AT = 1_700_000_000_000
@@ -33,38 +34,12 @@ def _say(text: str) -> None:
 
 def test_ten_rounds(tmp_path: Path) -> None:
     """Whatever is killed, frozen, added and removed: the outcomes are those of the pure core."""
-    result = run(tmp_path / "storm", rounds=ROUNDS, seed=SEED, say=_say)
-    assert set(result["faults"]) == set(KINDS)
+    result = run(JOIN, tmp_path / "storm", rounds=ROUNDS, seed=SEED, say=_say)
+    assert set(result["faults"]) == {str(kind) for kind in kinds(JOIN.groups)}
     for log, states in (("decisions", 5), ("rewards", 7)):
         assert len(result[log]) == states, result[log]
     assert result["outcomes"] > 100 * ROUNDS
     assert result["seconds_to_next_outcome"]
-
-
-def test_a_seed_repeats_its_plan() -> None:
-    """The same seed gives the same faults, a longer plan begins like a shorter one."""
-    assert plan(3, 50) == plan(3, 200)[:50] != plan(4, 50)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_plan_is_one_that_can_happen(seed: int) -> None:
-    """No fault is about a worker that isn't there, nor two at once about the same one."""
-    slots, seen = set(SLOTS_AT_START), Counter[str]()
-    for faults in plan(seed, 40):
-        about = [slot for fault in faults for slot in fault.slots]
-        assert len(about) == len(set(about))
-        assert sum(fault.broker for fault in faults) <= 1
-        for fault in faults:
-            seen[fault.kind] += 1
-            if fault.kind == "add worker":
-                assert not slots & set(fault.slots)
-                slots |= set(fault.slots)
-            else:
-                assert slots >= set(fault.slots)
-            if fault.kind == "remove worker":
-                slots -= set(fault.slots)
-        assert len(SLOTS_AT_START) <= len(slots) <= MOST_WORKERS
-    assert set(seen) == set(KINDS)
 
 
 class Topics:
@@ -149,7 +124,7 @@ class Topics:
             self.checks.take(Arrival(f"t.{topic}", 0, time.monotonic(), row) for row in rows)
         unfinished = self.checks.unfinished
         if not unfinished:
-            self.checks.account()
+            self.checks.close_round()
         return unfinished
 
 
@@ -169,7 +144,7 @@ def test_nothing_wrong_is_found_where_nothing_is(topics: Topics) -> None:
     assert topics.check() == ""
     [partition] = topics.checks.partitions
     assert partition.comparison.counts["repeated"] == 2
-    assert topics.checks.letter_repeats == 1
+    assert topics.checks.letters.repeats == 1
 
 
 def test_a_lost_outcome_is_found(topics: Topics) -> None:
@@ -288,4 +263,4 @@ def test_an_account_that_doesnt_close_is_found(topics: Topics) -> None:
     topics.check()
     topics.checks.partitions[0].states["decisions"]["joined"] -= 1
     with pytest.raises(DifferenceError, match="the accounts of decisions/0 don't close: 5 records"):
-        topics.checks.account()
+        topics.checks.close_round()

@@ -1,4 +1,4 @@
-"""Follows a lane's topics and holds them, record by record, against the pure core and the senders.
+"""Holds a lane's topics, record by record, against the join's pure core and the senders.
 
 One core a partition reads the logs from their start and goes on from round to round; so a check
 costs what has come since the last one.
@@ -6,17 +6,11 @@ costs what has come since the last one.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import NamedTuple
-
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from bandstand.errors import EventError
-from bandstand.kafka import admin, consumer_config, partition_count, poll_batch
 from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.settings import Settings
 from bandstand.streams.audit_core import FAULTS, Comparison
@@ -28,86 +22,15 @@ from bandstand.streams.join_types import (
     Refusal,
     Rules,
 )
-from bandstand.streams.records import record_of
 from tests.streams.bench import WIRE
-from tests.streams.storm_load import Content, Ledger
+from tests.streams.storm_follower import Arrival, DifferenceError
+from tests.streams.storm_join_load import Content, Ledger
+from tests.streams.storm_letters import Letters
 
-__all__ = ["Arrival", "Checks", "DifferenceError", "Follower", "PartitionCheck"]
+__all__ = ["Checks", "PartitionCheck"]
 
 _STILL_UNDER_WAY_S = 0.2
 """An outcome that comes so soon after a kill was sent by the dead."""
-
-
-class DifferenceError(AssertionError):
-    """Something in the topics isn't what it must be."""
-
-
-class Arrival(NamedTuple):
-    """A record, and when it came."""
-
-    topic: str
-    partition: int
-    at: float
-    record: Record
-
-
-class Follower:
-    """Reads topics from their start in a thread of its own, whatever becomes of the broker.
-
-    Parameters
-    ----------
-    settings
-        Where the broker is.
-    topics
-        Names of the topics.
-    """
-
-    def __init__(self, settings: Settings, topics: Iterable[str]) -> None:
-        client = admin(settings)
-        places = [
-            TopicPartition(topic, partition, OFFSET_BEGINNING)
-            for topic in topics
-            for partition in range(partition_count(client, topic))
-        ]
-        # Not `TopicReader`: that one gives up where a broker that starts denies its topics.
-        self._consumer = Consumer(
-            consumer_config(settings, "bandstand.storm", fetch_wait_max_ms=20)
-        )
-        self._consumer.assign(places)
-        self._next: dict[tuple[str, int], int] = {}
-        self._arrived: list[Arrival] = []
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self.last_error = ""
-        self._thread = threading.Thread(target=self._run, name="follower")
-        self._thread.start()
-
-    def take(self) -> list[Arrival]:
-        """Give what came since the last call."""
-        with self._lock:
-            arrived, self._arrived = self._arrived, []
-        return arrived
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._stop.set()
-        self._thread.join()
-        self._consumer.close()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            messages = poll_batch(self._consumer, 0.05, 1_000)
-            now = time.monotonic()
-            arrived = []
-            for message in messages:
-                error = message.error()
-                if error is not None:
-                    self.last_error = error.str()
-                    continue
-                topic, partition = message.topic() or "", message.partition() or 0
-                arrived.append(Arrival(topic, partition, now, record_of(message)))
-            with self._lock:
-                self._arrived += arrived
 
 
 class PartitionCheck:
@@ -199,37 +122,28 @@ class Checks:
         lane, names = settings.lanes["default"], TopicNames(settings.topics.prefix)
         decisions, rewards, self._outcomes = names.lane("default")
         self._logs: dict[str, Log] = {decisions: "decisions", rewards: "rewards"}
-        self._letters = names.dead_letters
+        self._letter_topic = names.dead_letters
         self._ledger = ledger
         self.partitions = [
             PartitionCheck(partition, Rules.from_settings(lane), lane.max_outcome_bytes)
             for partition in range(lane.partitions)
         ]
-        self.letters: Counter[str] = Counter()
-        """First letters by reason."""
-        self.letter_repeats = 0
+        self.letters = Letters()
         self.recoveries: list[tuple[str, float]] = []
         """Kinds of kills, and the seconds until a moved partition's next outcome."""
         self._next: dict[tuple[str, int], int] = {}
         self._reached: dict[int, int] = {}
         self._kills: dict[int, list[tuple[str, float]]] = {}
-        self._refused: dict[bytes, tuple[str, bytes | None]] = {}
-        self._early: dict[bytes, tuple[str, bytes | None]] = {}
-        self._answered: set[bytes] = set()
 
     @property
     def topics(self) -> list[str]:
         """What must be followed."""
-        return [*self._logs, self._outcomes, self._letters]
+        return [*self._logs, self._outcomes, self._letter_topic]
 
-    def killed(self, kind: str, at: float, partitions: Iterable[int]) -> None:
+    def struck(self, kind: str, at: float, partitions: Iterable[int]) -> None:
         """Measure the time until the next outcome of these partitions."""
         for partition in partitions:
             self._kills.setdefault(partition, []).append((kind, at))
-
-    def forget_kills(self) -> None:
-        """Measure no more: there is nothing to come."""
-        self._kills.clear()
 
     def take(self, arrivals: Iterable[Arrival]) -> None:
         """Check what came.
@@ -242,13 +156,13 @@ class Checks:
         batches: dict[tuple[str, int], list[Record]] = {}
         for arrival in arrivals:
             self._follow(arrival)
-            if arrival.topic == self._letters:
-                self._letter(arrival.record)
+            if arrival.topic == self._letter_topic:
+                self.letters.take(arrival.record)
             elif arrival.topic == self._outcomes:
                 self._outcome(arrival)
             batches.setdefault(arrival[:2], []).append(arrival.record)
         for (topic, partition), records in batches.items():
-            if topic == self._letters:
+            if topic == self._letter_topic:
                 continue
             check = self.partitions[partition]
             if topic == self._outcomes:
@@ -273,19 +187,18 @@ class Checks:
         ]
         for what, which in (
             ("records that were delivered aren't there", self._ledger.unread),
-            ("letters are missing", self._refused),
-            ("letters are about nothing refused", self._early),
             ("decisions sent honestly have no outcome", self._ledger.open),
         ):
             if which:
                 parts.append(f"{len(which)} {what}, e.g. {next(iter(which))!r}")
-        return "; ".join(parts)
+        return "; ".join(parts + self.letters.unfinished)
 
-    def account(self) -> None:
+    def close_round(self) -> None:
         """Check that all accounts close; see `PartitionCheck.account`, `Ledger.close_round`."""
         self._ledger.close_round()
         for check in self.partitions:
             check.account()
+        self._kills.clear()
 
     def _follow(self, arrival: Arrival) -> None:
         place, offset = arrival[:2], arrival.record.offset
@@ -335,36 +248,7 @@ class Checks:
         record, reason = refusal.record, refusal.reason
         if reason == "clock" and self._ledger.is_open((record.key or b"").decode()):
             raise DifferenceError(f"{log}: an honest record was refused for its time: {record}")
-        self.letters[reason] += 1
-        key = f"{log}/{record.offset}".encode()
-        self._match(key, (reason, record.value), self._early, self._refused)
-
-    def _letter(self, record: Record) -> None:
-        assert record.key is not None
-        assert record.value is not None
-        letter = WIRE.loads("dead_letter", record.value)
-        if record.key in self._answered:
-            self.letter_repeats += 1
-        else:
-            said = letter["reason"], letter["value"]
-            self._match(record.key, said, self._refused, self._early)
-
-    def _match(
-        self,
-        key: bytes,
-        mine: tuple[str, bytes | None],
-        others: dict[bytes, tuple[str, bytes | None]],
-        own: dict[bytes, tuple[str, bytes | None]],
-    ) -> None:
-        other = others.pop(key, None)
-        if other is None:
-            own[key] = mine
-        elif other != mine:
-            raise DifferenceError(
-                f"the letter about {key.decode()}: {other} and {mine} must be equal"
-            )
-        else:
-            self._answered.add(key)
+        self.letters.refuse(log, record, reason)
 
 
 def _is_tick(record: Record) -> bool:
