@@ -26,6 +26,8 @@ from bandstand.schemas.spec_drift import moment_ms
 
 __all__ = ["Read", "Statistics", "read"]
 
+_INT64: Final = np.dtype(np.int64)
+
 _SPECS: Final = 4096
 """Specs of which is kept what only depends on them."""
 
@@ -103,11 +105,15 @@ class Statistics:
             state isn't finite.
         """
         keeper = keeper_of(spec)
-        wanted = {name: ("int64", shape) for name, shape in keeper.shapes.items()}
-        given = {n: (str(a.dtype), a.shape) for n, a in arrays.items()}
+        wanted = {name: (_INT64, shape) for name, shape in keeper.shapes.items()}
+        given = {name: (array.dtype, array.shape) for name, array in arrays.items()}
         if given != wanted:
+            are, ask = (
+                {name: (str(kind), shape) for name, (kind, shape) in each.items()}
+                for each in (given, wanted)
+            )
             raise StateError(
-                f"arrays of bandit {spec.bandit!r} are {given}, but its spec asks for {wanted};"
+                f"arrays of bandit {spec.bandit!r} are {are}, but its spec asks for {ask};"
                 " they were written under another spec"
             )
         sums = {name: array.copy() for name, array in arrays.items()}

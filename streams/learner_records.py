@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandstand.errors import EventError, StateError
+from bandstand.learners.keepers import keeper_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import POSITION_KEY_PREFIX, state_key
@@ -234,7 +235,7 @@ class SumsTable:
             If the sums aren't those of this spec.
         """
         head = self._whole[place][0]
-        arrays = _joined(self._whole[place], Statistics.empty(spec).arrays())
+        arrays = _joined(self._whole[place], keeper_of(spec).shapes)
         statistics = Statistics.from_arrays(
             spec, arrays, head["counters"], head["outcomes"], head["newest"]
         )
@@ -314,19 +315,19 @@ def _entry(name: str, shape: list[int], array: npt.NDArray[np.int64]) -> dict[st
 
 
 def _joined(
-    parts: list[dict[str, Any]], like: Mapping[str, npt.NDArray[np.int64]]
+    parts: list[dict[str, Any]], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, npt.NDArray[np.int64]]:
     data: dict[str, list[bytes]] = {}
     for entry in (entry for part in parts for entry in part["arrays"]):
         data.setdefault(entry["name"], []).append(entry["data"])
     whole = {name: b"".join(pieces) for name, pieces in data.items()}
     sizes = {name: len(piece) for name, piece in whole.items()}
-    wanted = {name: 8 * math.prod(array.shape) for name, array in like.items()}
+    wanted = {name: 8 * math.prod(shape) for name, shape in shapes.items()}
     if sizes != wanted:
         raise StateError(
             f"sums of {parts[0]['bandit']!r} have {sizes} bytes; its spec asks for {wanted}"
         )
     return {
-        name: np.frombuffer(piece, "<i8").astype(np.int64).reshape(like[name].shape)
+        name: np.frombuffer(piece, "<i8").astype(np.int64).reshape(shapes[name])
         for name, piece in whole.items()
     }

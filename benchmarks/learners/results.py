@@ -208,6 +208,7 @@ def _one(run: Document, case: Case, name: str, batch: int = 1_000) -> Document:
 
 def draw(run: Document, path: Path) -> None:
     """Draw rows a second over rows a batch, a panel for each case."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     cases = _cases(run)
@@ -227,14 +228,14 @@ def draw(run: Document, path: Path) -> None:
                 marker="o",
                 linewidth=2.5 if name == OURS else 1,
                 linestyle="-" if own else "--",
-                color=f"C{number % 10}",
+                color=colormaps["tab20"](number),
                 label=name,
             )
         axes.set(xscale="log", yscale="log", title=str(case), xlabel="rows a batch")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("rows learned a CPU second; higher is better")
     panels[-1].legend(bbox_to_anchor=(1.02, 1), loc="upper left", fontsize="small")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
 
 
 def put_in_docs(run: Document) -> None:
