@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -266,6 +267,7 @@ def main(
     docs: Annotated[bool, typer.Option(help="Write the table into docs/benchmarks.md.")] = False,
 ) -> None:
     """Measure many small bandits; write build/bench/bandits.json."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else the roles would go on
     with (
         tempfile.TemporaryDirectory(prefix="bandstand-bandits-") as folder,
         Kafka(Path(folder) / "kafka", heap_mb=1024) as kafka,
