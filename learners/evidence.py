@@ -133,7 +133,7 @@ def from_statistics(spec: Spec, source: Statistics, origin: str) -> Evidence:
     """
     theirs = source.spec
     _refuse_unfit(spec)
-    ours = learner_of(spec).shapes(replace_actions(spec, theirs.actions))
+    ours = learner_of(spec).shapes(spec.model_copy(update={"actions": theirs.actions}))
     differences = {
         "features": spec.features_hash != theirs.features_hash,
         "the reward's range": (spec.reward.low, spec.reward.high)
@@ -177,7 +177,7 @@ def from_outcomes(spec: Spec, outcomes: Iterable[pa.RecordBatch], origin: str) -
         If no outcome can be used.
     """
     _refuse_unfit(spec)
-    weighing = spec if spec.policy.needs_propensity else _by_propensity(spec)
+    weighing = _for_logs(spec)
     learner, count = cast(AdditiveLearner, learner_of(weighing)), len(spec.actions)
     sums, used = dict[str, npt.NDArray[np.int64]](), np.zeros(count)
     squares, counters = np.zeros(count), Counter[str]()
@@ -204,20 +204,15 @@ def from_outcomes(spec: Spec, outcomes: Iterable[pa.RecordBatch], origin: str) -
     )
 
 
-def replace_actions(spec: Spec, actions: tuple[str, ...]) -> Spec:
-    """Give the spec as if it had other actions: for shapes, not for deciding."""
-    fields = {name: getattr(spec, name) for name in Spec.model_fields}
-    return Spec.model_construct(**{**fields, "actions": actions})
-
-
-def _by_propensity(spec: Spec) -> Spec:
-    """Give a spec that learns each outcome with the weight of its propensity, and for good."""
-    keep = KeepProbability.model_construct(
-        attribute=PROPENSITY, least=LEAST_PROPENSITY, absent=None
-    )
-    reward = spec.reward.model_copy(update={"keep_probability": keep})
-    fields = {name: getattr(spec, name) for name in Spec.model_fields}
-    return Spec.model_construct(**{**fields, "reward": reward, "forget": None})
+def _for_logs(spec: Spec) -> Spec:
+    """Give the spec for learning a log: all of it counts, by propensities where there are any."""
+    changed: dict[str, Any] = {"forget": None, "since": None, "drift": None}
+    if not spec.policy.needs_propensity:
+        keep = KeepProbability.model_construct(
+            attribute=PROPENSITY, least=LEAST_PROPENSITY, absent=None
+        )
+        changed["reward"] = spec.reward.model_copy(update={"keep_probability": keep})
+    return spec.model_copy(update=changed)
 
 
 def _refuse_unfit(spec: Spec) -> None:

@@ -43,9 +43,8 @@ def inherits(spec: Spec, old: Spec) -> bool:
 
 def only(spec: Spec, actions: Collection[str]) -> Spec:
     """Give the spec as if it had only some of its actions: for learning, not for deciding."""
-    fields = {name: getattr(spec, name) for name in Spec.model_fields}
     kept = tuple(action for action in spec.actions if action in actions)
-    return Spec.model_construct(**{**fields, "actions": kept})
+    return spec.model_copy(update={"actions": kept})
 
 
 def inherited(

@@ -150,6 +150,26 @@ def test_a_learner_that_divides_by_propensities_gets_no_weights() -> None:
     assert arrays["outcomes"].tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize("policy", ["beta_thompson", "exp3"])
+def test_a_log_counts_whatever_a_spec_forgets(policy: str) -> None:
+    """What came before all of its own outcomes has no time that could fade or be left out."""
+    more = {
+        "policy": {"name": policy},
+        "forget": {"half_life": "1h"},
+        "since": "2026-11-29T20:00:00Z",
+        "drift": {"step": "1h"},
+    }
+    spec = Spec.model_validate({**json.loads(beta_spec().canonical()), **more})
+    rows = [{"action": "red", "click": 1.0, "propensity": 0.5}] * 3
+    table = table_of(rows, "action", "click", "propensity")
+    weighed = from_outcomes(spec, outcomes(spec, table), "log")
+    assert weighed.evidence.outcomes == {"red": 3.0, "green": 0.0, "blue": 0.0}
+    assert weighed.counters == {}
+    nothing = Statistics.empty(spec)
+    found = resume(spec, nothing, evidence=weighed.evidence).solved.arrays
+    assert any((found[name] != array).any() for name, array in solve(spec, nothing).arrays.items())
+
+
 def test_evidence_of_another_bandit_is_bounded_and_goes_to_the_same_actions() -> None:
     """Shared actions start with its means; a strength bounds what each counts as."""
     source = Spec.model_validate({**json.loads(linear_spec().canonical()), "bandit": "other"})
