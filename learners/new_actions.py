@@ -41,10 +41,10 @@ def least(spec: Spec, statistics: Statistics) -> Arrays:
 
 def tried(policy: Policy, arrays: Arrays) -> Policy:
     """Give a policy that keeps to what `least` said."""
-    lowest = arrays.get(_NAME)
-    if lowest is None or (lowest <= policy.spec.floor).all():
+    lowest, floor = arrays.get(_NAME), policy.spec.floor
+    if lowest is None or (lowest <= floor).all():
         return policy
-    return _Tried(policy, lowest)
+    return _Tried(policy, np.maximum(lowest, floor))  # a floor may be widened for a while
 
 
 def at_least(probabilities: Floats, lowest: Floats) -> Floats:

@@ -50,6 +50,18 @@ def test_a_new_action_gets_its_share_until_it_is_known(name: str) -> None:
             assert ours.probabilities[eligible.index("new")] >= 0.2
 
 
+def test_nobody_falls_below_a_floor_that_is_widened() -> None:
+    """While exploration is widened, old actions keep the higher floor beside a new one."""
+    more = {
+        "new_actions": {"share": 0.2, "outcomes": 60},
+        "widened": {"floor": 0.15, "until": "2026-11-29T20:00:00Z"},
+    }
+    probabilities = policy_of("ucb1", 30, **more).decide({}, ACTIONS).probabilities
+    np.testing.assert_allclose(np.sort(probabilities), [0.15, 0.15, 0.2, 0.5], atol=1e-12)
+    assert (probabilities >= 0.15).all()
+    assert probabilities[ACTIONS.index("new")] >= 0.2
+
+
 @given(st.data())
 def test_probabilities_are_raised_to_their_least(data: st.DataObject) -> None:
     """Sums stay 1, nobody is below its least, and the order of the others stays."""
