@@ -30,7 +30,7 @@ def beliefs(spec: Spec) -> tuple[Floats, Floats]:
     ... reward: {name: buy, high: 10}
     ... prior: {actions: {y: {mean: 5, strength: 8}}}
     ... ''', "b.yaml"))
-    (array([nan, 0.5]), array([nan, 8. ]))
+    (array([nan, 0.5]), array([nan,  8.]))
     """
     given = spec.prior.beliefs(spec.actions) if spec.prior else [None] * len(spec.actions)
     pairs = [
