@@ -14,6 +14,7 @@ from bandstand.learners.evidence import Evidence, added
 from bandstand.learners.new_actions import least_shapes, tried
 from bandstand.learners.protocols import Choice, Learner, Policy, Rows, Solution, Solved
 from bandstand.learners.registry import learner_of, resuming_of
+from bandstand.learners.smoothing import allocation_shapes, smoothed
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 
@@ -92,7 +93,8 @@ def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:
     spec = Spec.from_canonical(snapshot["spec"])
     arrays = {array["name"]: _array(array) for array in snapshot["arrays"]}
     learner = learner_of(spec)
-    for name, shape in {**learner.solved_shapes(spec), **least_shapes(spec)}.items():
+    wanted = {**learner.solved_shapes(spec), **least_shapes(spec), **allocation_shapes(spec)}
+    for name, shape in wanted.items():
         given = arrays.get(name)
         if given is None or given.shape != shape or not np.isfinite(given).all():
             found = None if given is None else given.shape
@@ -101,7 +103,8 @@ def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:
                 f" shape {found} or numbers that aren't finite; its spec asks for {shape}"
             )
     spec = spec.at(snapshot["newest"])
-    return tried(learner.policy(spec, Solved(snapshot["parameters"], arrays)), arrays)
+    policy = learner.policy(spec, Solved(snapshot["parameters"], arrays))
+    return tried(smoothed(policy, arrays), arrays)
 
 
 def _array(array: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bandstand.errors import StateError
-from bandstand.learners.new_actions import least
-from bandstand.learners.policies import Solved, solve
+from bandstand.learners.new_actions import least, tried
+from bandstand.learners.policies import Policy, Solved, solve
+from bandstand.learners.registry import learner_of
+from bandstand.learners.smoothing import towards
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 
@@ -73,6 +75,7 @@ def build(
     parent: str,
     source_offsets: Mapping[int, int],
     solved: Solved | None = None,
+    before: Policy | None = None,
 ) -> dict[str, Any]:
     """Solve statistics and give them as a record of the snapshot schema.
 
@@ -90,6 +93,8 @@ def build(
         Outcome partition to the next offset to learn from.
     solved
         The statistics' solution, where it is there already.
+    before
+        The parent's policy, where the spec bounds how far its allocation moves.
 
     Raises
     ------
@@ -98,6 +103,9 @@ def build(
     """
     solved = solve(spec, statistics) if solved is None else solved
     arrays = {**solved.arrays, **least(spec, statistics)}
+    if spec.smoothing is not None:
+        policy = learner_of(spec).policy(spec.at(statistics.newest), solved)
+        arrays |= towards(spec, tried(policy, arrays), before)
     digest = statistics.digest()
     return {
         "bandit": spec.bandit,

@@ -64,6 +64,7 @@ from bandstand.schemas.spec_forget import Forget
 from bandstand.schemas.spec_policy import Policy, learner
 from bandstand.schemas.spec_prior import NewActions, Prior
 from bandstand.schemas.spec_reward import Reward
+from bandstand.schemas.spec_smoothing import Smoothing
 from bandstand.schemas.spec_words import Name, Number, Section, Word, refuse_repeats
 from bandstand.schemas.spec_yaml import Document, describe, read_yaml
 
@@ -112,6 +113,8 @@ class Spec(Section):
         Least probability of every eligible action, 0 to 1 / number of actions.
     widened
         A higher floor for a while.
+    smoothing
+        How far a snapshot's probabilities may lie from those of the one before; without context.
     prior
         What is believed of the actions before any data, instead of the policy's own prior.
     new_actions
@@ -144,6 +147,7 @@ class Spec(Section):
     drift: Drift | None = Field(default=None, exclude_if=lambda drift: drift is None)
     floor: Number = 0.0
     widened: Widened | None = Field(default=None, exclude_if=lambda widened: widened is None)
+    smoothing: Smoothing | None = Field(default=None, exclude_if=lambda bound: bound is None)
     prior: Prior | None = Field(default=None, exclude_if=lambda prior: prior is None)
     new_actions: NewActions | None = Field(default=None, exclude_if=lambda new: new is None)
 
@@ -252,6 +256,18 @@ class Spec(Section):
         if not 0.0 <= floor <= most:
             raise ValueError(f"must lie between 0 and 1 / number of actions ({most:g})")
         return floor
+
+    @field_validator("smoothing")
+    @classmethod
+    def _has_an_allocation(
+        cls, smoothing: Smoothing | None, info: ValidationInfo
+    ) -> Smoothing | None:
+        policy = info.data.get("policy")
+        if smoothing is not None and policy is not None and policy.contextual:
+            raise ValueError(
+                f"is for policies without context: {policy.name} decides for each subject apart"
+            )
+        return smoothing
 
     @field_validator("prior")
     @classmethod

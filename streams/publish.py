@@ -150,6 +150,7 @@ class Publisher:
         changes = self._specs.poll()
         if changes:
             self._core.follow(self._specs.current, [change.bandit for change in changes])
+            self._shelves_known = self._shelves_known and not self._core.misses_snapshots()
             self._report()
         self._read_state()
         if self._owned and not self._shelves_known:

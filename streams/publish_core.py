@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from bandstand.durations import milliseconds
 from bandstand.errors import EventError, StateError
 from bandstand.learners.drift import Change, changes
-from bandstand.learners.policies import Solution, resume
+from bandstand.learners.policies import Policy, Solution, policy_from_snapshot, resume
 from bandstand.learners.snapshots import build, newer, rank, version_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.topics import artifact_key, pointer_key
@@ -55,6 +55,8 @@ class _Shelf:
 
     current: str = ""
     artifacts: deque[str] = field(default_factory=deque)
+    values: dict[str, bytes] = field(default_factory=dict)
+    """Artifacts that the next one is to be near, the current one among them."""
 
 
 class PublishCore:
@@ -124,8 +126,19 @@ class PublishCore:
             shelf.current = pointer_version(value, self._wire)
         elif value is None:
             shelf.artifacts = deque(kept for kept in shelf.artifacts if kept != version)
-        elif version not in shelf.artifacts:
-            shelf.artifacts.append(version)
+            shelf.values.pop(version, None)
+        else:
+            if version not in shelf.artifacts:
+                shelf.artifacts.append(version)
+            if self._smooths(bandit):
+                shelf.values[version] = value
+
+    def misses_snapshots(self) -> bool:
+        """Tell whether one is to be near a snapshot that was passed over, so read them anew."""
+        return any(
+            shelf.current and shelf.current not in shelf.values and self._smooths(bandit)
+            for bandit, shelf in self._shelves.items()
+        )
 
     @property
     def changed(self) -> list[str]:
@@ -167,7 +180,8 @@ class PublishCore:
             return None
         offsets = {part.partition: part.next_offset for part in parts}
         solved = self._resume(bandit, in_force, merged).solved
-        snapshot = build(spec, merged, epoch, shelf.current, offsets, solved)
+        before = self._before(bandit, shelf)
+        snapshot = build(spec, merged, epoch, shelf.current, offsets, solved, before)
         changes = self._look(bandit, in_force, merged)
         return Published(bandit, version, snapshot, self._records(shelf, snapshot), changes)
 
@@ -189,6 +203,23 @@ class PublishCore:
         solution = resume(spec, merged, before, in_force.evidence)
         self._solutions[bandit] = epoch, solution
         return solution
+
+    def _smooths(self, bandit: str) -> bool:
+        in_force = self._in_force.get(bandit)
+        return in_force is not None and in_force.spec.smoothing is not None
+
+    def _before(self, bandit: str, shelf: _Shelf) -> Policy | None:
+        """Give the policy that the next one is to be near."""
+        if not shelf.current or not self._smooths(bandit):
+            return None
+        try:
+            snapshot = self._wire.loads("snapshot", shelf.values[shelf.current])
+        except (KeyError, EventError) as error:
+            raise StateError(
+                f"the current snapshot {shelf.current!r} of {bandit!r} can't be read, so the next"
+                f" one can't be near it: {error!r}; apply a spec without smoothing"
+            ) from error
+        return policy_from_snapshot(snapshot)
 
     def _look(self, bandit: str, in_force: InForce, merged: Statistics) -> list[Change]:
         """Look for changes of rewards that weren't there when it was last looked in this epoch."""

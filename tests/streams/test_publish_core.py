@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bandstand.errors import StateError
+from bandstand.learners.policies import policy_from_snapshot
 from bandstand.learners.snapshots import newer
+from bandstand.schemas.spec import Spec
 from bandstand.schemas.wire import Wire
 from bandstand.streams.learn_core import LearnCore
 from bandstand.streams.learner_records import PartitionSums, Position, sums_records
@@ -102,6 +105,41 @@ def test_a_publisher_that_goes_on_solves_as_one_that_begins() -> None:
         for partition in (0, 1):
             _take(fresh, _sums(30, partition, spec))
         assert _publish(fresh).snapshot["arrays"] == published.snapshot["arrays"]
+
+
+def test_an_allocation_moves_on_from_the_current_snapshot() -> None:
+    """A publisher that begins anew goes on where the one before stood, once it has read that."""
+    fields = given_spec().model_dump(mode="json")
+    fields |= {"features": [], "policy": {"name": "beta_thompson"}}
+    plain, smooth = (
+        InForce(Spec.model_validate({**fields, "smoothing": bound}), epoch)
+        for epoch, bound in ((8, None), (9, {"most_change": 0.05}))
+    )
+    core = _core()
+    core.follow({"home": plain}, ["home"])
+    first = _publish(core)
+    core.follow({"home": smooth}, ["home"])
+    assert core.misses_snapshots()
+    with pytest.raises(StateError, match="can't be near it"):
+        core.publish("home", 0)
+    allocations = [policy_from_snapshot(first.snapshot).decide({}, "abc").probabilities]
+    records = list(first.records)
+    for count in (0, 40, 80):
+        begun = _core()
+        begun.follow({"home": smooth}, ["home"])
+        for key, value in records:
+            begun.take_snapshot(key, value)
+        assert not begun.misses_snapshots()
+        if count:
+            _take(begun, _sums(count, 0, smooth))
+        published = _publish(begun)
+        records += published.records
+        policy = policy_from_snapshot(published.snapshot)
+        allocations.append(policy.decide({}, "abc").probabilities)
+    moves = np.abs(np.diff(allocations, axis=0)).max(axis=1)
+    assert moves[0] < 1e-12
+    assert (moves <= 0.05 + 1e-12).all()
+    assert moves[1] > 0.04
 
 
 def _applied(core: PublishCore, default: float, epoch: int) -> InForce:

@@ -1,0 +1,23 @@
+"""The section ``smoothing`` of a spec: how fast allocation may move."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Smoothing"]
+
+
+class Smoothing(BaseModel):
+    """A bound on what a snapshot changes, against swings from one to the next.
+
+    Parameters
+    ----------
+    most_change
+        No action's probability moves by more from one snapshot to the next, above 0 to 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    most_change: Annotated[float, Field(strict=True, gt=0, le=1)]

@@ -1,0 +1,100 @@
+"""Allocation that moves a bounded way from snapshot to snapshot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bandstand.errors import SpecError
+from bandstand.learners.policies import Policy, policy_from_snapshot
+from bandstand.learners.snapshots import build
+from bandstand.learners.statistics import Statistics
+from bandstand.schemas.spec import Spec, parse_spec
+from tests.learners.given import batch, outcome
+
+ACTIONS = ["red", "green", "blue"]
+
+
+def spec_of(actions: list[str] = ACTIONS, **more: Any) -> Spec:
+    """Give a spec whose probabilities move by 0.1 at most."""
+    return Spec.model_validate(
+        {
+            "bandit": "paint",
+            "actions": actions,
+            "policy": {"name": "beta_thompson"},
+            "reward": {"name": "click"},
+            "smoothing": {"most_change": 0.1},
+            **more,
+        }
+    )
+
+
+def policy_of(spec: Spec, records: list[dict[str, Any]], before: Policy | None = None) -> Policy:
+    """Give the policy of a snapshot after some outcomes."""
+    statistics = Statistics.empty(spec).update(batch(records))
+    return policy_from_snapshot(build(spec, statistics, 0, "", {}, before=before))
+
+
+def allocation(policy: Policy) -> Any:
+    """Give the probabilities of all actions."""
+    return policy.decide({}, policy.spec.actions).probabilities
+
+
+CLICKS = [outcome("green", [1.0])] * 50 + [outcome("red")] * 50 + [outcome("blue")] * 50
+
+
+def test_it_comes_to_what_the_policy_wants_step_by_step() -> None:
+    """Each snapshot moves by 0.1 at most, in a straight line, and arrives."""
+    spec = spec_of(floor=0.01)
+    plain = policy_of(spec_of(floor=0.01, smoothing=None), CLICKS)
+    policy = policy_of(spec, [])
+    assert np.allclose(allocation(policy), 1 / 3)  # the first goes all the way to the prior's
+    steps = [allocation(policy)]
+    for _ in range(7):
+        policy = policy_of(spec, CLICKS, policy)
+        steps.append(allocation(policy))
+    moves = np.diff(steps, axis=0)
+    assert np.abs(moves).max() <= 0.1 + 1e-12
+    assert np.allclose(moves[0], moves[1])
+    assert np.allclose(steps[-1], allocation(plain), atol=1e-12)
+    assert np.allclose(np.sum(steps, axis=1), 1.0, atol=1e-12)
+    assert np.isclose(steps[1][1], 1 / 3 + 0.1)
+    assert (policy.decide({}, ["blue"]).scores == plain.decide({}, ["blue"]).scores).all()
+
+
+def test_some_actions_share_what_they_have() -> None:
+    """Eligible ones keep their proportions, and the floor."""
+    spec = spec_of(floor=0.01)
+    policy = policy_of(spec, CLICKS, policy_of(spec, []))
+    whole = allocation(policy)
+    two = policy.decide({}, ["blue", "green"]).probabilities
+    assert np.allclose(two, whole[[2, 1]] / whole[[2, 1]].sum())
+    assert policy.decide({}, ["blue"]).probabilities.tolist() == [1.0]
+
+
+def test_actions_come_and_go() -> None:
+    """A new one begins at 0, moves up by 0.1; the share of one that is gone goes to the others."""
+    before = policy_of(spec_of(), CLICKS)
+    assert allocation(before)[1] > 0.99
+    good = [*CLICKS, *[outcome("grey", [1.0])] * 900]
+    more = policy_of(spec_of([*ACTIONS, "grey"]), good, before)
+    assert np.isclose(np.abs(allocation(more) - [*allocation(before), 0.0]).max(), 0.1)
+    fewer = policy_of(spec_of(["blue", "red"]), [], before)
+    assert np.allclose(allocation(fewer), 0.5, atol=0.45)
+    other = policy_of(spec_of(["x", "y"]), [], before)
+    assert np.allclose(allocation(other), 0.5)
+
+
+def test_it_is_refused_with_context() -> None:
+    """Where each subject has probabilities of its own there is no one allocation."""
+    text = "{bandit: b, actions: [x], policy: {name: lin_ucb}, reward: {name: r}, smoothing: {S}}"
+    for section, message in (
+        ("most_change: 0.1", "is for policies without context: lin_ucb decides for each subject"),
+        ("most_change: 0", "should be greater than 0"),
+        ("most: 1", "unknown key; allowed: most_change"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            parse_spec(text.replace("S}", section + "}"), "b.yaml")
+        assert message in str(caught.value)
