@@ -239,3 +239,21 @@ def test_a_change_of_rewards_becomes_a_spec_with_its_reason(
     assert told[-1]["reason"].startswith("drift: epoch, for 'a' brings 0 of its range since 2023-")
     assert apply_spec(settings, spec, instead_of=epoch) > epoch  # somebody else's stays
     assert specs_in_force(settings)["home"].spec == in_force
+
+
+def test_smoothing_that_comes_later_begins_at_the_current_snapshot(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """A publisher that passed over what the next one is to be near reads it again."""
+    fields = given_spec("smooth").model_dump(mode="json")
+    fields |= {"features": [], "policy": {"name": "beta_thompson"}}
+    with RoleProcess("publish", settings, tmp_path) as role:
+        apply_spec(settings, Spec.model_validate(fields))
+        until(lambda: _outcomes_of_current(settings, "smooth") == 0)
+        epoch = apply_spec(
+            settings, Spec.model_validate({**fields, "smoothing": {"most_change": 0.1}})
+        )
+        until(lambda: load_snapshot(settings, "smooth")["epoch"] == epoch)
+        assert role.stop() < 5
+    arrays = {array["name"] for array in load_snapshot(settings, "smooth")["arrays"]}
+    assert "allocation" in arrays
