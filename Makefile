@@ -21,7 +21,7 @@ demo: $(READY)  ## Run the main job on real local servers (about two minutes aft
 	$(BIN)/bandstand demo
 
 test: $(READY)  ## Run all tests, on real local servers
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 faults: $(READY)  ## Run the long fault tests of the join, too (a quarter of an hour)
 	LONG_FAULTS=1 $(BIN)/python -m pytest tests/streams/test_outages.py tests/streams/test_join_cluster.py tests/streams/test_join_faults.py tests/streams/test_takeover.py

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from bandstand.kafka import admin
 from bandstand.local import Kafka
@@ -37,12 +37,22 @@ class Cluster(NamedTuple):
         return f"{self.first.bootstrap_servers},{self.second.bootstrap_servers}"
 
 
+def _asks_its_group(member: Consumer) -> bool:
+    """Ask for a group's offsets; a broker that has just started may not know its groups yet."""
+    try:
+        member.committed([TopicPartition("any", 0)], timeout=20)
+    except KafkaException as error:
+        assert error.args[0].retriable() or error.args[0].code() == KafkaError.NOT_COORDINATOR
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run two brokers; consumer groups live on the first one."""
     with Kafka(tmp_path_factory.mktemp("first")) as first:
         member = Consumer({"bootstrap.servers": first.bootstrap_servers, "group.id": "first"})
-        member.committed([TopicPartition("any", 0)], timeout=20)  # makes the topic of all groups
+        until(lambda: _asks_its_group(member))  # which makes the topic of all groups
         member.close()
         with Kafka(tmp_path_factory.mktemp("second"), joins=first, node_id=2) as second:
             yield Cluster(first, second)
