@@ -121,13 +121,14 @@ def acted(spec: Spec, change: Change) -> Spec:
             return spec
         case "explore":
             assert drift.widen is not None
+            assert drift.floor is not None
             until = moment(change.found) + drift.widen
-            fields["widened"] = Widened(floor=drift.floor or 0.0, until=until).model_dump()
+            fields["widened"] = Widened(floor=drift.floor, until=until).model_dump()
         case "half_life":
             assert spec.forget is not None
             assert spec.forget.half_life is not None
-            half = max(milliseconds(spec.forget.half_life) // 2, SHORTEST_MS)
-            fields["forget"] = {"half_life": f"{half}ms"}
+            now = milliseconds(spec.forget.half_life)
+            fields["forget"] = {"half_life": f"{min(now, max(now // 2, SHORTEST_MS))}ms"}
         case "epoch":
             fields["since"] = moment(change.began)
     return Spec.model_validate(fields)

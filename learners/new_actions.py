@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from bandstand.learners.protocols import Arrays, Choice, Policy, eligible_indexes
+from bandstand.learners.adjusted import Adjusted
+from bandstand.learners.protocols import Arrays, Policy
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 
 __all__ = ["at_least", "least", "least_shapes", "tried"]
 
 Floats = npt.NDArray[np.float64]
-
-CACHE: Final = 4096
-"""Sets of eligible actions whose least probabilities a policy remembers."""
 
 _NAME: Final = "least"
 
@@ -44,7 +42,8 @@ def tried(policy: Policy, arrays: Arrays) -> Policy:
     lowest, floor = arrays.get(_NAME), policy.spec.floor
     if lowest is None or (lowest <= floor).all():
         return policy
-    return _Tried(policy, np.maximum(lowest, floor))  # a floor may be widened for a while
+    raised = np.maximum(lowest, floor)  # a floor may be widened for a while
+    return Adjusted(policy, lambda indexes: partial(at_least, lowest=raised[indexes]))
 
 
 def at_least(probabilities: Floats, lowest: Floats) -> Floats:
@@ -70,26 +69,3 @@ def at_least(probabilities: Floats, lowest: Floats) -> Floats:
     if total == 0.0 or (probabilities >= lowest).all():
         return probabilities
     return np.asarray(lowest + above * (max(0.0, 1.0 - lowest.sum()) / total))
-
-
-class _Tried:
-    """Another policy, whose new actions get their share."""
-
-    def __init__(self, policy: Policy, lowest: Floats) -> None:
-        self._policy = policy
-        self._lowest = lowest
-        self._known: dict[tuple[str, ...], Floats] = {}
-
-    @property
-    def spec(self) -> Spec:
-        return self._policy.spec
-
-    def decide(self, context: Mapping[str, Any], eligible: Sequence[str]) -> Choice:
-        choice = self._policy.decide(context, eligible)
-        key = tuple(eligible)
-        lowest = self._known.get(key)
-        if lowest is None:
-            if len(self._known) >= CACHE:
-                self._known = {}
-            lowest = self._known[key] = self._lowest[eligible_indexes(self.spec, eligible)]
-        return replace(choice, probabilities=at_least(choice.probabilities, lowest))

@@ -8,25 +8,20 @@ function of the statistics and of the parent that the snapshot names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from bandstand.learners.adjusted import Adjust, Adjusted
 from bandstand.learners.new_actions import at_least
-from bandstand.learners.protocols import Arrays, Choice, Policy
+from bandstand.learners.protocols import Arrays, Policy
 from bandstand.schemas.spec import Spec
 
 __all__ = ["allocation_shapes", "smoothed", "towards"]
 
-Floats = npt.NDArray[np.float64]
-
 NAME: Final = "allocation"
-
-CACHE: Final = 4096
-"""Sets of eligible actions whose probabilities a policy remembers."""
 
 
 def allocation_shapes(spec: Spec) -> Mapping[str, tuple[int, ...]]:
@@ -65,37 +60,17 @@ def towards(spec: Spec, wanted: Policy, parent: Policy | None) -> Arrays:
 def smoothed(policy: Policy, arrays: Arrays) -> Policy:
     """Give the policy that a snapshot with an allocation holds."""
     allocation = arrays.get(NAME)
-    return policy if allocation is None else _Smoothed(policy, allocation)
+    if allocation is None:
+        return policy
 
-
-class _Smoothed:
-    """Another policy's scores with a snapshot's own allocation."""
-
-    def __init__(self, policy: Policy, allocation: Floats) -> None:
-        self._policy = policy
-        self._places = {action: place for place, action in enumerate(policy.spec.actions)}
-        self._allocation = allocation
-        self._known: dict[tuple[str, ...], Floats] = {}
-
-    @property
-    def spec(self) -> Spec:
-        return self._policy.spec
-
-    def decide(self, context: Mapping[str, Any], eligible: Sequence[str]) -> Choice:
-        choice = self._policy.decide(context, eligible)
-        key = tuple(eligible)
-        probabilities = self._known.get(key)
-        if probabilities is None:
-            if len(self._known) >= CACHE:
-                self._known = {}
-            probabilities = self._known[key] = self._among(eligible, choice.probabilities)
-        return replace(choice, probabilities=probabilities)
-
-    def _among(self, eligible: Sequence[str], wanted: Floats) -> Floats:
+    def adjusting(indexes: npt.NDArray[np.intp]) -> Adjust:
         """Share the allocation among some actions; as the policy wants it where they have none."""
-        shares = self._allocation[[self._places[action] for action in eligible]]
+        shares = allocation[indexes]
         total = shares.sum()
-        if total > 0.0:
-            wanted = at_least(shares / total, np.full(len(shares), self.spec.floor))
-        wanted.flags.writeable = False
-        return wanted
+        if total <= 0.0:
+            return lambda wanted: wanted
+        probabilities = at_least(shares / total, np.full(len(shares), policy.spec.floor))
+        probabilities.flags.writeable = False  # shared by all decisions that follow
+        return lambda _: probabilities
+
+    return Adjusted(policy, adjusting)

@@ -91,10 +91,10 @@ def play(
     there, delay = environment(world, subjects or spec, chance_world)
     statistics, waiting = Statistics.empty(spec), list[_Block]()
     regret, shares, best = list[float](), list[Floats](), list[float]()
-    total = 0.0
+    total, policy = 0.0, None
     for start in range(0, decisions, publish_every):
         count = min(publish_every, decisions - start)
-        policy = policy_from_snapshot(build(spec, statistics, 0, "", {}))
+        policy = policy_from_snapshot(build(spec, statistics, 0, "", {}, before=policy))
         contexts = there.contexts(chance_world, count)
         chances = there.chances(contexts, start)
         seeds = chance_luck.integers(2**63, size=count)

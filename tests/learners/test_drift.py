@@ -161,6 +161,8 @@ def test_a_half_life_is_halved() -> None:
     assert once.canonical().count('"half_life":"15s"') == 1
     twice = acted(acted(once, CHANGE), CHANGE)
     assert twice.canonical().count('"half_life":"8s"') == 1
+    short = spec_of(drift={"act": "half_life"}, forget={"half_life": "4s"})
+    assert acted(short, CHANGE).forget == short.forget
     assert acted(spec_of(), CHANGE) == spec_of()
 
 

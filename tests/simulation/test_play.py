@@ -59,6 +59,21 @@ def test_context_pays_where_the_world_has_some(world: str) -> None:
     assert ours < theirs / 2
 
 
+def test_smoothing_bounds_how_fast_shares_move() -> None:
+    """With most_change 0.02, a policy's shares move slower than without it, and lose more."""
+    plain = spec_of("beta_thompson")
+    smooth = Spec.model_validate(
+        {**plain.model_dump(mode="json"), "smoothing": {"most_change": 0.02}}
+    )
+    fast, slow = (
+        play(spec, "bernoulli,low=0,high=1", 4_000, seed=3, publish_every=200)
+        for spec in (plain, smooth)
+    )
+    assert fast.best[5] > 0.9
+    assert slow.best[5] < 0.5
+    assert slow.regret[-1] > 2 * fast.regret[-1]
+
+
 def test_actions_change_places_in_a_drifting_world() -> None:
     """After so many decisions each action has the chance of the one before it."""
     world, _ = environment("drifting,every=10", spec_of("uniform"), np.random.default_rng(1))
