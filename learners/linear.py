@@ -105,15 +105,21 @@ class Regressions:
         """
         kept = sums["products"]
         changed = _ALL if before is None else (kept != before.sums["products"]).any(axis=1)
-        products = _squares(kept[changed], len(spec.feature_names) + 1) / noise_variance
-        precision = products[:, :-1, :-1] + ridge * np.eye(products.shape[1] - 1)
-        mean, strength = (part[changed] for part in beliefs(spec))
-        believed = ~np.isnan(mean)
-        certain = (strength / noise_variance)[believed]
-        precision[believed, 0, 0] += certain - ridge
-        products[believed, 0, -1] += certain * mean[believed]
-        factor = _inverse_factors(precision, np.array(spec.actions)[changed].tolist())
-        weighed = factor @ products[:, :-1, -1:]
+        dimension = len(spec.feature_names)
+        products = kept[changed] / (STEPS * STEPS * noise_variance)
+        inner, target = _parts(dimension)
+        precision = products.take(inner, axis=1)
+        precision[:, :: dimension + 1] += ridge
+        moments = products.take(target, axis=1)
+        if spec.prior is not None:
+            mean, strength = (part[changed] for part in beliefs(spec))
+            believed = ~np.isnan(mean)
+            certain = (strength / noise_variance)[believed]
+            precision[believed, 0] += certain - ridge
+            moments[believed, 0] += certain * mean[believed]
+        names = spec.actions if before is None else np.array(spec.actions)[changed].tolist()
+        factor = _inverse_factors(precision.reshape(-1, dimension, dimension), names)
+        weighed = factor @ moments[:, :, None]
         arrays = {
             "mean": (factor.transpose(0, 2, 1) @ weighed)[:, :, 0],
             "factor": triangle(factor),
@@ -149,12 +155,16 @@ def _upper(width: int) -> npt.NDArray[np.intp]:
 
 def squares(spec: Spec, sums: Whole) -> Floats:
     """Give each action's Z'Z, Z = [X, y], float64[K, d + 1, d + 1]."""
-    return _squares(sums["products"], len(spec.feature_names) + 1)
-
-
-def _squares(products: npt.NDArray[np.int64], width: int) -> Floats:
+    products, width = sums["products"], len(spec.feature_names) + 1
     flat = (products / (STEPS * STEPS)).take(_places(width), axis=1)
     return np.asarray(flat.reshape(len(products), width, width))
+
+
+@cache
+def _parts(dimension: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Where the entries of X'X, row by row, and those of X'y are in the triangle of Z'Z."""
+    places = _places(dimension + 1).reshape(dimension + 1, dimension + 1)
+    return places[:-1, :-1].ravel(), places[:-1, -1].copy()
 
 
 @cache
