@@ -11,7 +11,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["entries", "equal", "flat", "groups", "mask", "numbers", "room", "rows_of", "sizes"]
+__all__ = [
+    "entries",
+    "equal",
+    "flat",
+    "groups",
+    "mask",
+    "numbers",
+    "offsets",
+    "room",
+    "rows_of",
+    "sizes",
+]
 
 Ints = npt.NDArray[np.int64]
 
@@ -48,36 +59,39 @@ def room(shape: tuple[int, ...], kind: type[np.floating[Any]]) -> npt.NDArray[An
     return np.frombuffer(pa.allocate_buffer(size), kind).reshape(shape)
 
 
-def sizes(column: pa.ListArray | pa.MapArray) -> Ints:
-    """Give the number of entries in each row, int64[n]."""
-    offsets = column.offsets.to_numpy()
-    return np.asarray(offsets[1:] - offsets[:-1], dtype=np.int64)
+def offsets(column: pa.ListArray | pa.MapArray) -> Ints:
+    """Give where the entries of each row begin among the column's children, and the last end."""
+    return np.asarray(column.offsets.to_numpy())
 
 
-def rows_of(column: pa.ListArray | pa.MapArray) -> Ints:
-    """Give, for each entry, the row that it is in.
+def sizes(places: Ints) -> Ints:
+    """Give the number of entries in each row of a column with these `offsets`."""
+    return places[1:] - places[:-1]
+
+
+def rows_of(places: Ints) -> Ints:
+    """Give, for each entry of a column with these `offsets`, the row that it is in.
 
     Examples
     --------
-    >>> rows_of(pa.array([[5], [], [6, 7]])).tolist()
+    >>> rows_of(offsets(pa.array([[5], [], [6, 7]]))).tolist()
     [0, 2, 2]
     """
-    return np.repeat(np.arange(len(column)), sizes(column))
+    return np.arange(len(places) - 1).repeat(sizes(places))
 
 
-def flat(column: pa.ListArray | pa.MapArray, children: pa.Array) -> pa.Array:
+def flat(places: Ints, children: pa.Array) -> pa.Array:
     """Give the entries of all rows, one after the other.
 
     Parameters
     ----------
-    column
-        Lists or maps.
+    places
+        The `offsets` of a column of lists or maps.
     children
         Its ``values``, ``keys`` or ``items``, which hold more where the column is a slice.
     """
-    offsets = column.offsets.to_numpy()
-    first = int(offsets[0])
-    return children.slice(first, int(offsets[-1]) - first)
+    first, last = int(places[0]), int(places[-1])
+    return children if last - first == len(children) else children.slice(first, last - first)
 
 
 def groups(rows: Ints) -> tuple[Ints, Ints, Ints]:
@@ -109,9 +123,10 @@ def entries(column: pa.MapArray) -> tuple[Ints, list[str], npt.NDArray[Any], pa.
     items
         The m items.
     """
-    keys = flat(column, column.keys).dictionary_encode()
+    places = offsets(column)
+    keys = flat(places, column.keys).dictionary_encode()
     names = keys.dictionary.to_pylist()
-    return rows_of(column), names, keys.indices.to_numpy(), flat(column, column.items)
+    return rows_of(places), names, keys.indices.to_numpy(), flat(places, column.items)
 
 
 def numbers(column: pa.MapArray, key: str, absent: float | None = None) -> npt.NDArray[np.float64]:

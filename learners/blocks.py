@@ -11,7 +11,7 @@ state is a function of the outcomes, and late ones fall into the block of their 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -107,7 +107,7 @@ class Blocks:
             for index in np.unique(indexes[levels == level]).tolist():
                 mine = (levels == level) & (indexes == index)
                 slot = self._slot(level, index)
-                part = rows if mine.all() else _picked(rows, mine)
+                part = rows if mine.all() else rows.pick(mine)
                 grown[INDEX][slot] = index
                 grown[OUTCOMES][slot] += len(part.actions)
                 grown[STEPS][slot] += int((steps[mine] - (index << level)).sum())
@@ -184,14 +184,3 @@ class Blocks:
                     for name in state.keys() - {INDEX, STEPS}:
                         moved[name][target] += state[name][slot]
         return moved
-
-
-def _picked(rows: Rows, which: npt.NDArray[np.bool_]) -> Rows:
-    roots = None if rows.roots is None else rows.roots[which]
-    return replace(
-        rows,
-        actions=rows.actions[which],
-        steps=rows.steps[which],
-        propensities=rows.propensities[which],
-        roots=roots,
-    )

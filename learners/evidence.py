@@ -20,8 +20,9 @@ from bandstand.learners.grid import STEPS
 from bandstand.learners.keepers import keeper_of
 from bandstand.learners.logged import PROPENSITY
 from bandstand.learners.protocols import AdditiveLearner
+from bandstand.learners.reading import read
 from bandstand.learners.registry import learner_of
-from bandstand.learners.statistics import Statistics, read
+from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_reward import KeepProbability
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bandstand.errors import DecisionError
-from bandstand.learners.arrow import entries, equal, flat, mask, sizes
+from bandstand.learners.arrow import entries, equal, flat, mask, offsets, sizes
 from bandstand.learners.grid import LIMIT, STEPS, to_steps
 from bandstand.schemas.spec import Categorical, Hashed, Numeric, Spec
 from bandstand.schemas.spec_features import column_ranges
@@ -44,13 +44,14 @@ class Built:
         float32 or float64[n, d], whole steps of the grid; finite in usable rows.
     rejected
         Reason to the rows (bool[n]) that can't be used for it; no row has two reasons.
-    counters
-        ``clipped_features``, ``missing_features``, ``unknown_categories``: values, where any.
+    counted
+        ``clipped_features``, ``missing_features``, ``unknown_categories``: how many values of each
+        row, int64[n]; those that were found at all.
     """
 
     steps: npt.NDArray[np.floating[Any]]
     rejected: Mapping[str, Bools] = field(default_factory=dict)
-    counters: Mapping[str, int] = field(default_factory=dict)
+    counted: Mapping[str, Ints] = field(default_factory=dict)
 
 
 def bucket(name: str, value: str, buckets: int) -> int:
@@ -178,46 +179,48 @@ class Features:
         if not self.dimension:
             return Built(np.zeros((count, 0)))
         vectors = decisions.field("features")
-        widths = sizes(vectors)
+        places = offsets(vectors)
+        widths = sizes(places)
         ours = equal(decisions.field("features_hash"), self.hash)
         wide = widths == self.dimension
         if ours.true_count == count and wide.all():
-            matrix = flat(vectors, vectors.values).to_numpy().reshape(count, self.dimension)
+            matrix = flat(places, vectors.values).to_numpy().reshape(count, self.dimension)
             return self._checked(matrix, {}, {})
-        return self._mixed(decisions, mask(ours), mask(ours) & wide, widths)
+        return self._mixed(decisions, mask(ours), mask(ours) & wide, places)
 
-    def _mixed(self, decisions: pa.StructArray, ours: Bools, logged: Bools, widths: Ints) -> Built:
+    def _mixed(self, decisions: pa.StructArray, ours: Bools, logged: Bools, places: Ints) -> Built:
+        widths = sizes(places)
         numeric, words = decisions.field("subject_numeric"), decisions.field("subject_categorical")
         anonymous = mask(equal(decisions.field("features_hash"), ""))
-        bare = (sizes(numeric) == 0) & (sizes(words) == 0)
+        bare = (sizes(offsets(numeric)) == 0) & (sizes(offsets(words)) == 0)
         foreign = ~ours & bare & (~anonymous | (widths > 0))
         wrong = ours & (widths > 0) & ~logged
         matrix = np.zeros((len(decisions), self.dimension))
         matrix[:, 0] = 1.0
-        counters: dict[str, int] = {}
+        counted: dict[str, Ints] = {}
         built = ~(logged | foreign | wrong)
-        self._put_numbers(numeric, matrix, built, counters)
-        self._put_words(words, matrix, built, counters)
+        self._put_numbers(numeric, matrix, built, counted)
+        self._put_words(words, matrix, built, counted)
         if self._left:
             matrix[:, self._base :] = self._products(to_steps(matrix)[0] / STEPS)
         vectors = decisions.field("features")
-        values = flat(vectors, vectors.values).to_numpy()[np.repeat(logged, widths)]
+        values = flat(places, vectors.values).to_numpy()[np.repeat(logged, widths)]
         matrix[logged] = values.reshape(-1, self.dimension)
         rejected = {"features_hash": foreign, "features_width": wrong}
-        return self._checked(matrix, {k: v for k, v in rejected.items() if v.any()}, counters)
+        return self._checked(matrix, {k: v for k, v in rejected.items() if v.any()}, counted)
 
     def _checked(
-        self, matrix: npt.NDArray[Any], rejected: dict[str, Bools], counters: dict[str, int]
+        self, matrix: npt.NDArray[Any], rejected: dict[str, Bools], counted: dict[str, Ints]
     ) -> Built:
-        steps, odd = to_steps(matrix)
-        if odd:
+        steps, cut = to_steps(matrix)
+        if cut is not None:
             bad = ~np.isfinite(matrix).all(axis=1)
             if bad.any():
                 rejected["features_not_finite"] = bad
-                steps, odd = to_steps(np.where(bad[:, None], 0.0, matrix))
-            if odd:
-                counters["clipped_features"] = odd
-        return Built(steps, rejected, counters)
+                steps, cut = to_steps(np.where(bad[:, None], 0.0, matrix))
+            if cut is not None:
+                counted["clipped_features"] = cut.sum(axis=1)
+        return Built(steps, rejected, counted)
 
     def _products(self, single: npt.NDArray[Any]) -> Steps:
         """Multiply columns that are on the grid, exactly."""
@@ -269,7 +272,7 @@ class Features:
         return self._vocabulary.get((name, word))
 
     def _put_numbers(
-        self, maps: pa.MapArray, matrix: Steps, built: Bools, counters: dict[str, int]
+        self, maps: pa.MapArray, matrix: Steps, built: Bools, counted: dict[str, Ints]
     ) -> None:
         if not self._numeric:
             return
@@ -286,10 +289,10 @@ class Features:
         # A finite attribute far outside may overflow when scaled: that is cut, not refused.
         scaled = np.where(np.isfinite(raw), np.clip(scaled, -1e9, 1e9), np.nan)
         matrix[:, self._numeric_columns] = scaled
-        _count(counters, "missing_features", ~given[built])
+        _count(counted, "missing_features", (~given & built[:, None]).sum(axis=1))
 
     def _put_words(
-        self, maps: pa.MapArray, matrix: Steps, built: Bools, counters: dict[str, int]
+        self, maps: pa.MapArray, matrix: Steps, built: Bools, counted: dict[str, Ints]
     ) -> None:
         if not self._words:
             return
@@ -307,8 +310,8 @@ class Features:
             column_of = columns[code]
             hit = (column_of >= 0) & built
             matrix[hit, column_of[hit]] = 1.0
-            _count(counters, "missing_features", (code < 0) & built)
-            _count(counters, "unknown_categories", (code >= 0) & (column_of < 0) & built)
+            _count(counted, "missing_features", (code < 0) & built)
+            _count(counted, "unknown_categories", (code >= 0) & (column_of < 0) & built)
 
 
 def _factors(spec: Spec) -> tuple[list[int], list[int]]:
@@ -322,7 +325,7 @@ def _factors(spec: Spec) -> tuple[list[int], list[int]]:
     return [left for left, _ in pairs], [right for _, right in pairs]
 
 
-def _count(counters: dict[str, int], name: str, which: Bools) -> None:
-    number = int(np.count_nonzero(which))
-    if number:
-        counters[name] = counters.get(name, 0) + number
+def _count(counted: dict[str, Ints], name: str, more: npt.NDArray[Any]) -> None:
+    """Add how many values of each row count under a name."""
+    if more.any():
+        counted[name] = counted.get(name, 0) + more.astype(np.int64)

@@ -51,7 +51,9 @@ HEADROOM: Final = 2**62
 """Magnitude that no total may reach."""
 
 
-def to_steps(values: npt.ArrayLike) -> tuple[npt.NDArray[np.floating[Any]], int]:
+def to_steps(
+    values: npt.ArrayLike,
+) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.bool_] | None]:
     """Put values on the grid.
 
     Parameters
@@ -64,33 +66,35 @@ def to_steps(values: npt.ArrayLike) -> tuple[npt.NDArray[np.floating[Any]], int]
     steps
         Whole numbers of at most ``LIMIT * STEPS`` steps; halves go to the even step. Float32 for
         values in float32, which holds them as well, else float64. Not-a-number stays what it is.
-    clipped
-        How many values were cut, or are no numbers.
+    cut
+        Which values were cut, or are no numbers, in the same shape; None where none was.
 
     Examples
     --------
     >>> to_steps([0.5, 1 / 4096 + 1e-9, -33.0])
-    (array([ 2.04800e+03,  1.00000e+00, -1.31072e+05]), 1)
+    (array([ 2.04800e+03,  1.00000e+00, -1.31072e+05]), array([False, False,  True]))
+    >>> to_steps([0.5])
+    (array([2048.]), None)
     """
     values = np.asarray(values)
     kind = np.float32 if values.dtype == np.float32 else np.float64
     steps = room(values.shape, kind)
     if values.size == 0:
-        return steps, 0
+        return steps, None
     if max(np.maximum.reduce(values, None), -np.minimum.reduce(values, None)) <= LIMIT:
         np.multiply(values, kind(STEPS), out=steps, dtype=kind)
-        return np.rint(steps, out=steps), 0
+        return np.rint(steps, out=steps), None
     with np.errstate(over="ignore"):
         np.multiply(values, kind(STEPS), out=steps, dtype=kind)
     np.rint(steps, out=steps)
     most = float(LIMIT * STEPS)
-    clipped = int(np.count_nonzero(~(np.abs(steps) <= most)))
-    return np.clip(steps, -most, most, out=steps), clipped
+    cut = ~(np.abs(steps) <= most)
+    return np.clip(steps, -most, most, out=steps), (cut if cut.any() else None)
 
 
 def weigh(
     steps: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]:
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]:
     """Multiply rows by the square root of their weight, so that their products have the weight.
 
     Parameters
@@ -106,8 +110,8 @@ def weigh(
         float64[n, d], whole steps, cut as by `to_steps`.
     roots
         float64[n], the square roots, in whole steps: what a column of ones became.
-    clipped
-        How many values were cut.
+    cut
+        Which values were cut, bool[n, d]; None where none was.
 
     Examples
     --------
@@ -116,8 +120,8 @@ def weigh(
            [1.00000e+00, 1.31072e+05]]), array([8192., 5793.]))
     """
     roots: npt.NDArray[np.float64] = np.sqrt(weights)
-    rows, clipped = to_steps(steps / STEPS * roots[:, None])
-    return rows.astype(np.float64), np.rint(roots * STEPS), clipped
+    rows, cut = to_steps(steps / STEPS * roots[:, None])
+    return rows.astype(np.float64), np.rint(roots * STEPS), cut
 
 
 def whole(steps: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

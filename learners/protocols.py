@@ -55,6 +55,11 @@ class Rows:
     propensities: npt.NDArray[np.float64]
     roots: npt.NDArray[np.float64] | None = None
 
+    def pick(self, which: npt.NDArray[np.bool_] | slice) -> Rows:
+        """Give some of them."""
+        roots = None if self.roots is None else self.roots[which]
+        return Rows(self.actions[which], self.steps[which], self.propensities[which], roots)
+
 
 @dataclass(frozen=True)
 class Solved:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bandstand.learners.arrow import equal, flat, groups, mask, numbers, rows_of
+from bandstand.learners.arrow import equal, flat, groups, mask, numbers, offsets, rows_of
 from bandstand.schemas.spec_reward import Addend, Cost, KeepProbability, Reward
 
 __all__ = ["Earned", "activated", "earn", "weights"]
@@ -28,14 +28,14 @@ class Earned:
     values
         float64[n]; of use where no reason rejects the row.
     rejected
-        Reason to the rows (bool[n]) that can't be used for it.
-    counters
-        How many values were cut, by name; only where there were any.
+        Reason to the rows (bool[n]) that can't be used for it; where there are any.
+    counted
+        Rows whose value was cut (bool[n]), by the counter's name; those that were found at all.
     """
 
     values: Floats
-    rejected: Mapping[str, Bools]
-    counters: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, Bools] = field(default_factory=dict)
+    counted: Mapping[str, Bools] = field(default_factory=dict)
 
 
 def activated(name: str, rewards: pa.ListArray) -> Bools:
@@ -46,9 +46,10 @@ def activated(name: str, rewards: pa.ListArray) -> Bools:
     >>> activated("open", pa.array([[{"name": "open", "value": 0.0}], []])).tolist()
     [True, False]
     """
-    entries = flat(rewards, rewards.values)
+    places = offsets(rewards)
+    names = flat(places, rewards.values).field("name")
     found = np.zeros(len(rewards), dtype=bool)
-    found[rows_of(rewards)[mask(equal(entries.field("name"), name))]] = True
+    found[rows_of(places)[mask(equal(names, name))]] = True
     return found
 
 
@@ -78,25 +79,26 @@ def earn(reward: Reward, rewards: pa.ListArray, decisions: pa.StructArray) -> Ea
     >>> entries = [[{"name": "buy", "value": 2.0}, {"name": "buy", "value": 9.0}], []]
     >>> reward = Reward(name="buy", aggregate="sum", low=0, high=10, default=1)
     >>> earned = earn(reward, pa.array(entries), pa.array([{}, {}]))
-    >>> earned.values, earned.counters
-    (array([10.,  1.]), {'clipped_reward': 1})
+    >>> earned.values, earned.counted
+    (array([10.,  1.]), {'clipped_reward': array([ True, False])})
     """
-    entries = flat(rewards, rewards.values)
-    rows, names = rows_of(rewards), entries.field("name")
+    places = offsets(rewards)
+    entries = flat(places, rewards.values)
+    rows, names = rows_of(places), entries.field("name")
     raw = entries.field("value").to_numpy()
     own, *others = reward.addends
+    unknown = None
     with np.errstate(over="ignore", invalid="ignore"):
-        whole = _part(own, len(rewards), rows, raw, mask(equal(names, own.name)))
+        whole = _part(own, len(rewards), rows, raw, equal(names, own.name))
         for other in others:
-            whole += _part(other, len(rewards), rows, raw, mask(equal(names, other.name)))
-        rejected = {"reward_not_finite": np.isnan(whole)}
+            whole += _part(other, len(rewards), rows, raw, equal(names, other.name))
         if reward.cost is not None:
             cost = _cost(reward.cost, decisions)
-            rejected["cost"] = ~np.isfinite(cost)
-            whole -= np.where(rejected["cost"], 0.0, cost)
-    values = np.clip(whole, reward.low, reward.high)
-    clipped = int(np.count_nonzero((values != whole) & ~rejected["reward_not_finite"]))
-    return Earned(values, rejected, {"clipped_reward": clipped} if clipped else {})
+            unknown = ~np.isfinite(cost)
+            whole -= np.where(unknown, 0.0, cost)
+    values, lost, clipped = _in_range(whole, reward.low, reward.high)
+    rejected = {"reward_not_finite": lost, "cost": unknown}
+    return Earned(values, _found(rejected), _found({"clipped_reward": clipped}))
 
 
 def weights(keep: KeepProbability, decisions: pa.StructArray) -> Earned:
@@ -120,23 +122,39 @@ def weights(keep: KeepProbability, decisions: pa.StructArray) -> Earned:
     good = (probability > 0) & (probability <= 1)
     small = good & (probability < keep.least)
     used = np.where(good, np.maximum(probability, keep.least), 1.0)
-    clipped = int(np.count_nonzero(small))
-    counters = {"clipped_keep_probability": clipped} if clipped else {}
-    return Earned(1.0 / used, {"keep_probability": ~good}, counters)
+    counted = _found({"clipped_keep_probability": small})
+    return Earned(1.0 / used, _found({"keep_probability": ~good}), counted)
 
 
 def _part(
-    part: Addend, count: int, rows: npt.NDArray[np.int64], raw: Floats, counting: Bools
+    part: Addend, count: int, rows: npt.NDArray[np.int64], raw: Floats, counting: pa.BooleanArray
 ) -> Floats:
     """Weighted aggregate of the rewards that count; not-a-number where one isn't finite."""
-    rows, raw = rows[counting], raw[counting]
-    values = np.full(count, part.default)
-    found, starts, sizes = groups(rows)
-    if len(found):
-        values[found] = _AGGREGATES[part.aggregate](raw, starts, sizes)
-    values *= part.weight
-    values[rows[~np.isfinite(raw)]] = np.nan
+    if counting.true_count < len(raw):
+        mine = mask(counting)
+        rows, raw = rows[mine], raw[mine]
+    values = np.full(count, part.default * part.weight)
+    if len(rows):
+        found, starts, sizes = groups(rows)
+        values[found] = _AGGREGATES[part.aggregate](raw, starts, sizes) * part.weight
+        odd = ~np.isfinite(raw)
+        if odd.any():
+            values[rows[odd]] = np.nan
     return values
+
+
+def _in_range(whole: Floats, low: float, high: float) -> tuple[Floats, Bools | None, Bools | None]:
+    """Cut values to a range; tell which are no numbers, and which of the others were cut."""
+    if not len(whole) or (np.minimum.reduce(whole) >= low and np.maximum.reduce(whole) <= high):
+        return whole, None, None
+    values = np.clip(whole, low, high)
+    lost = np.isnan(whole)
+    return values, lost, (values != whole) & ~lost
+
+
+def _found(named: Mapping[str, Bools | None]) -> dict[str, Bools]:
+    """Leave out what no row has."""
+    return {name: rows for name, rows in named.items() if rows is not None and rows.any()}
 
 
 def _cost(cost: Cost, decisions: pa.StructArray) -> Floats:
@@ -157,7 +175,8 @@ def _cost(cost: Cost, decisions: pa.StructArray) -> Floats:
 def _of_chosen(decisions: pa.StructArray, name: str, absent: float | None) -> Floats:
     """Give an attribute of each chosen action; of one that is listed twice, the first one's."""
     listed = decisions.field("actions")
-    entries, rows = flat(listed, listed.values), rows_of(listed)
+    places = offsets(listed)
+    entries, rows = flat(places, listed.values), rows_of(places)
     chosen = pc.equal(entries.field("action"), decisions.field("action").take(pa.array(rows)))
     values = np.full(len(decisions), np.nan if absent is None else absent)
     found = numbers(entries.filter(chosen).field("numeric"), name, absent)

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import Any, Final, NamedTuple
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bandstand.errors import StateError
-from bandstand.learners.arrow import room
-from bandstand.learners.features import Features
-from bandstand.learners.grid import CHUNK, to_steps, weigh
+from bandstand.learners.grid import CHUNK
 from bandstand.learners.keepers import keeper_of
-from bandstand.learners.protocols import Rows, Whole
-from bandstand.learners.rewards import activated, earn, weights
+from bandstand.learners.protocols import Whole
+from bandstand.learners.reading import Read, read, read_together
 from bandstand.schemas.spec import Spec
-from bandstand.schemas.spec_drift import moment_ms
 
-__all__ = ["Read", "Statistics", "read"]
+__all__ = ["Statistics", "update_together"]
 
 _INT64: Final = np.dtype(np.int64)
-
-_SPECS: Final = 4096
-"""Specs of which is kept what only depends on them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,12 +157,7 @@ class Statistics:
         """
         total = self
         for batch in _batches(outcomes):
-            found = read(self.spec, batch)
-            sums, newest = total.sums, None
-            if len(found.times):
-                sums = keeper_of(self.spec).learn(sums, found.rows, found.times)
-                newest = int(found.times.max())
-            total = total._grown(sums, found.counters, len(found.times), newest)
+            total = total._learned(read(self.spec, batch))
         return total
 
     def merge(self, other: Statistics) -> Statistics:
@@ -212,106 +200,66 @@ class Statistics:
                 f" {other.spec.bandit!r} under {other.spec.hash[:12]} can't be added"
             )
 
+    def _learned(self, found: Read) -> Statistics:
+        if not len(found.times):
+            return self._grown(self.sums, found.counters, 0, None)
+        sums = keeper_of(self.spec).learn(self.sums, found.rows, found.times)
+        return self._grown(sums, found.counters, len(found.times), int(found.times.max()))
+
     def _grown(
         self, sums: Whole, counters: Mapping[str, int], outcomes: int, newest: int | None
     ) -> Statistics:
         keeper_of(self.spec).refuse_lost(sums)
-        total = Counter(self.counters)
-        total.update(counters)
-        kept = {name: count for name, count in sorted(total.items()) if count}
+        kept = self.counters
+        if counters:
+            total = Counter(kept)
+            total.update(counters)
+            kept = {name: count for name, count in sorted(total.items()) if count}
         times = [time for time in (self.newest, newest) if time is not None]
         return Statistics(self.spec, sums, kept, self.outcomes + outcomes, max(times, default=None))
+
+
+def update_together(
+    held: Sequence[Statistics], edges: npt.NDArray[np.int64], outcomes: pa.RecordBatch
+) -> list[Statistics]:
+    """Add outcomes to the statistics of several bandits, read at once.
+
+    Parameters
+    ----------
+    held
+        One of each; their specs are of one `bandstand.learners.reading.likeness`.
+    edges
+        Where the rows of each begin, and the end of the last, int64[len(held) + 1].
+    outcomes
+        Their outcomes, one bandit's after the other's, as of `Statistics.update`.
+
+    Returns
+    -------
+    list
+        What `Statistics.update` gives for each bandit's own rows.
+
+    Raises
+    ------
+    StateError
+        If a total would become too large; nothing is lost.
+    """
+    grown = list(held)
+    for start in range(0, outcomes.num_rows, CHUNK):
+        part = outcomes.slice(start, CHUNK)
+        bounds = np.clip(edges - start, 0, part.num_rows)
+        some = np.flatnonzero(np.diff(bounds))
+        specs = [held[number].spec for number in some.tolist()]
+        ends = np.append(bounds[some], part.num_rows)
+        for number, found in zip(some.tolist(), read_together(specs, ends, part), strict=True):
+            grown[number] = grown[number]._learned(found)
+    return grown
 
 
 def _batches(outcomes: pa.RecordBatch | pa.Table) -> Iterator[pa.RecordBatch]:
     if isinstance(outcomes, pa.Table):
         yield from outcomes.to_batches(max_chunksize=CHUNK)
+    elif outcomes.num_rows <= CHUNK:
+        yield outcomes
     else:
         for start in range(0, outcomes.num_rows, CHUNK):
             yield outcomes.slice(start, CHUNK)
-
-
-class Read(NamedTuple):
-    """What can be learned from a batch, and what was rejected."""
-
-    rows: Rows
-    counters: Counter[str]
-    times: npt.NDArray[np.int64]
-
-
-def read(spec: Spec, batch: pa.RecordBatch) -> Read:
-    """Read at most CHUNK rows."""
-    counters: Counter[str] = Counter()
-    batch = _countable(spec, batch, counters)
-    decisions = batch.column("decision")
-    actions = _action_indexes(spec, decisions)
-    built = _features(spec).matrix(decisions)
-    earned = earn(spec.reward, batch.column("rewards"), decisions)
-    counters.update({**built.counters, **earned.counters})
-    reasons = {"action": actions < 0, **built.rejected, **earned.rejected}
-    propensities = np.ones(len(actions))
-    if spec.policy.needs_propensity:
-        propensities = decisions.field("propensity").to_numpy(zero_copy_only=False)
-        reasons["propensity"] = ~((propensities > 0) & (propensities <= 1))
-    reward = (earned.values - spec.reward.low) / (spec.reward.high - spec.reward.low)
-    steps, roots = room((len(actions), built.steps.shape[1] + 1), np.float64), None
-    steps[:, :-1], steps[:, -1] = built.steps, to_steps(reward)[0]
-    if spec.reward.keep_probability is not None:
-        weighed = weights(spec.reward.keep_probability, decisions)
-        reasons.update(weighed.rejected)
-        steps, roots, clipped = weigh(steps, weighed.values)
-        counters.update({**weighed.counters, "clipped_weighted": clipped})
-    good = _reject(counters, reasons)
-    times = decisions.field("ts").view(pa.int64()).to_numpy()
-    if not good.all():
-        actions, steps, propensities = actions[good], steps[good], propensities[good]
-        roots = None if roots is None else roots[good]
-        times = times[good]
-    return Read(Rows(actions, steps, propensities, roots), +counters, times)
-
-
-def _countable(spec: Spec, batch: pa.RecordBatch, counters: Counter[str]) -> pa.RecordBatch:
-    """Leave out, and count, outcomes of which nothing else matters."""
-    decisions = batch.column("decision")
-    if decisions.null_count:
-        counters["rejected_no_decision"] = decisions.null_count
-        batch = batch.filter(decisions.is_valid())
-    if spec.since is not None:
-        times = batch.column("decision").field("ts").view(pa.int64()).to_numpy()
-        counting = times >= moment_ms(spec.since)
-        counters["before_since"] = int(np.count_nonzero(~counting))
-        batch = batch.filter(pa.array(counting))
-    if spec.reward.activation is not None:
-        counting = activated(spec.reward.activation, batch.column("rewards"))
-        counters["not_activated"] = int(np.count_nonzero(~counting))
-        batch = batch.filter(pa.array(counting))
-    return batch
-
-
-def _action_indexes(spec: Spec, decisions: pa.StructArray) -> npt.NDArray[np.int16]:
-    found = pc.index_in(decisions.field("action"), options=_lookup(spec))
-    return np.asarray((found.fill_null(-1) if found.null_count else found).to_numpy(), np.int16)
-
-
-@lru_cache(maxsize=_SPECS)
-def _lookup(spec: Spec) -> pc.SetLookupOptions:
-    return pc.SetLookupOptions(pa.array(spec.actions))
-
-
-@lru_cache(maxsize=_SPECS)
-def _features(spec: Spec) -> Features:
-    return Features(spec)
-
-
-def _reject(
-    counters: Counter[str], reasons: Mapping[str, npt.NDArray[np.bool_]]
-) -> npt.NDArray[np.bool_]:
-    """Count the rows that are rejected, each under its first reason, and give the others."""
-    good: npt.NDArray[np.bool_] | None = None
-    for reason, bad in reasons.items():
-        first = bad if good is None else bad & good
-        if first.any():
-            counters[f"rejected_{reason}"] += int(np.count_nonzero(first))
-        good = ~bad if good is None else good & ~bad
-    assert good is not None
-    return good

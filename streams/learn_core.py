@@ -13,12 +13,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bandstand.errors import EventError, LogGapError, StateError
 from bandstand.learners.inherit import inherited, only
-from bandstand.learners.statistics import Statistics
+from bandstand.learners.reading import likeness
+from bandstand.learners.statistics import Statistics, update_together
 from bandstand.schemas.columns import columns
 from bandstand.schemas.wire import Wire
 from bandstand.streams.in_force import InForce
@@ -283,21 +285,58 @@ class LearnCore:
         counts["oversize"] += bandits.null_count
         updated: dict[str, PartitionSums] = {}
         counters: Counter[str] = Counter()
-        for bandit, part in _by_bandit(table.select(["rewards", "decision"]), bandits):
-            sums = self._held.get(bandit)
-            if sums is None:
-                counts["later" if bandit in self._in_force else "unclaimed"] += part.num_rows
-                continue
-            before, after = sums.statistics, sums.statistics.update(part)
-            updated[bandit] = replace(sums, statistics=after)
-            counters.update(after.counters)
-            counters.subtract(before.counters)
-            counts["learned"] += after.outcomes - before.outcomes
-            counts["rejected"] += part.num_rows - (after.outcomes - before.outcomes)
+        for names, edges, part in self._alike(
+            table.select(["rewards", "decision"]), bandits, counts
+        ):
+            held = [self._held[name] for name in names]
+            grown = update_together([sums.statistics for sums in held], edges, part)
+            for name, sums, after in zip(names, held, grown, strict=True):
+                updated[name] = replace(sums, statistics=after)
+                if after.counters is not sums.statistics.counters:
+                    counters.update(after.counters)
+                    counters.subtract(sums.statistics.counters)
+            learned = sum(
+                a.outcomes - s.statistics.outcomes for a, s in zip(grown, held, strict=True)
+            )
+            counts["learned"] += learned
+            counts["rejected"] += part.num_rows - learned
         self._held.update(updated)
         self._changed.update(updated)
         self._note_newest(updated.values())
         return counters
+
+    def _alike(
+        self, table: pa.RecordBatch, bandits: pa.StringArray, counts: Counter[str]
+    ) -> Iterator[tuple[list[str], npt.NDArray[np.int64], pa.RecordBatch]]:
+        """Give bandits that are read together, where the rows of each begin, and their rows.
+
+        Rows keep their order within a bandit. Those of bandits without sums are counted, and those
+        without a bandit left out.
+        """
+        encoded = bandits.dictionary_encode()
+        names = encoded.dictionary.to_pylist()
+        codes = encoded.indices.fill_null(len(names)).to_numpy()
+        sizes = np.bincount(codes, minlength=len(names) + 1)
+        groups: dict[str, list[int]] = {}
+        for code, name in enumerate(names):
+            if name in self._held:
+                alike = likeness(self._held[name].statistics.spec)
+                groups.setdefault(alike, []).append(code)
+            else:
+                counts["later" if name in self._in_force else "unclaimed"] += int(sizes[code])
+        ranked = [code for group in groups.values() for code in group]
+        ranks = np.full(len(names) + 1, len(ranked))
+        ranks[ranked] = np.arange(len(ranked))
+        edges = np.concatenate([[0], sizes[ranked].cumsum()])
+        if len(ranked) > 1 or edges[-1] < table.num_rows:
+            order = np.argsort(ranks[codes], kind="stable")[: edges[-1]]
+            table = table.take(pa.array(order))
+        first = 0
+        for group in groups.values():
+            bounds = edges[first : first + len(group) + 1]
+            first += len(group)
+            part = table.slice(bounds[0], bounds[-1] - bounds[0])
+            yield [names[code] for code in group], bounds - bounds[0], part
 
     def _note_newest(self, changed: Iterable[PartitionSums]) -> None:
         times = [self.newest, *(sums.statistics.newest for sums in changed)]
@@ -318,20 +357,3 @@ def _increasing(table: pa.RecordBatch, largest: int) -> tuple[pa.RecordBatch, in
     reached = np.maximum.accumulate(np.concatenate([[largest], offsets]))
     fresh = offsets > reached[:-1]
     return (table if fresh.all() else table.filter(pa.array(fresh))), int(reached[-1])
-
-
-def _by_bandit(
-    table: pa.RecordBatch, names: pa.StringArray
-) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Give each name with the rows that have it, in their order; rows without a name are left out.
-
-    They are sorted once, and then sliced: to pick each bandit's takes as long as to learn them.
-    """
-    encoded = names.dictionary_encode()
-    codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()
-    if codes.any():
-        order = np.argsort(codes, kind="stable")
-        table, codes = table.take(pa.array(order)), codes[order]
-    bounds = np.searchsorted(codes, np.arange(len(encoded.dictionary) + 1)).tolist()
-    for name, start, end in zip(encoded.dictionary.to_pylist(), bounds, bounds[1:], strict=False):
-        yield name, table.slice(start, end - start)

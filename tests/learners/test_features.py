@@ -144,10 +144,10 @@ def test_what_is_absent_or_unknown_is_counted() -> None:
         from_context({"spend": 1e9, "age": 1.0, "land": "ch"}),
         from_vector({}),
     )
-    assert answer.counters == {
-        "missing_features": 3,
-        "unknown_categories": 1,
-        "clipped_features": 1,
+    assert {name: rows.tolist() for name, rows in answer.counted.items()} == {
+        "missing_features": [1, 1, 1, 0],
+        "unknown_categories": [1, 0, 0, 0],
+        "clipped_features": [0, 0, 1, 0],
     }
 
 

@@ -125,7 +125,7 @@ def test_the_columns_are_those_written_out() -> None:
     built = features.matrix(batch(records).column("decision"))
     expected = np.array([features.vector(context_of(record)) for record in records])
     assert (built.steps / 4096 == expected).all()
-    assert built.counters == {"clipped_features": 1}
+    assert {n: rows.sum() for n, rows in built.counted.items()} == {"clipped_features": 1}
     theirs_of = ActionFeatures(spec)
     assert theirs_of.names == (
         *("price", "sort=warm", "sort=cold"),
