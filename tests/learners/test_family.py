@@ -83,7 +83,7 @@ def test_uniform_is_uniform_and_shows_means() -> None:
     """All alike whatever was learned; the scores are the means."""
     choice = decided(spec_of("uniform"), events())
     assert choice.probabilities.tolist() == [1 / 3] * 3
-    assert np.allclose(choice.scores, means_of(events()), atol=1e-12)
+    assert np.allclose(choice.scores, means_of(events()), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("decay_after", "epsilon"), [(0.0, 0.3), (30.0, 0.03), (1e6, 0.3)])
@@ -92,7 +92,7 @@ def test_epsilon_greedy(decay_after: float, epsilon: float) -> None:
     spec = spec_of("epsilon_greedy", epsilon=0.3, decay_after=decay_after)
     expected = np.full(3, epsilon / 3)
     expected[means_of(events()).argmax()] += 1 - epsilon
-    assert np.allclose(decided(spec, events()).probabilities, expected, atol=1e-15)
+    assert np.allclose(decided(spec, events()).probabilities, expected, rtol=0, atol=1e-15)
 
 
 def test_actions_without_outcomes_are_as_good_as_the_spec_says() -> None:
@@ -120,7 +120,7 @@ def test_ucb1_and_ucb_tuned() -> None:
     for name, bounds in (("ucb1", one), ("ucb_tuned", tuned)):
         spec = spec_of(name, exploration=0.8)
         statistics = Statistics.empty(spec).update(batch(records))
-        assert np.allclose(solve(spec, statistics).arrays["bound"], bounds, atol=1e-12)
+        assert np.allclose(solve(spec, statistics).arrays["bound"], bounds, rtol=0, atol=1e-12)
         winner = np.eye(3)[np.argmax(bounds)]
         assert (decided(spec, records).probabilities == winner).all()
 
@@ -160,8 +160,10 @@ def test_gaussian_thompson_is_updated_one_by_one() -> None:
             mean[k] += gain * (reward - mean[k])
             variance[k] *= 1 - gain
     choice = decided(spec, events())
-    assert np.allclose(choice.scores, mean, atol=1e-12)
-    assert np.allclose(choice.probabilities, gaussian_best(mean, np.sqrt(variance)), atol=1e-9)
+    assert np.allclose(choice.scores, mean, rtol=0, atol=1e-12)
+    assert np.allclose(
+        choice.probabilities, gaussian_best(mean, np.sqrt(variance)), rtol=0, atol=1e-9
+    )
 
 
 def test_student_thompson_is_updated_one_by_one() -> None:
@@ -177,8 +179,8 @@ def test_student_thompson_is_updated_one_by_one() -> None:
             shape[k] += 0.5
     choice = decided(spec_of("student_thompson", **prior), events())
     expected = student_best(mean, np.sqrt(rate / (shape * outcomes)), 2 * shape)
-    assert np.allclose(choice.scores, mean, atol=1e-12)
-    assert np.allclose(choice.probabilities, expected, atol=1e-9)
+    assert np.allclose(choice.scores, mean, rtol=0, atol=1e-12)
+    assert np.allclose(choice.probabilities, expected, rtol=0, atol=1e-9)
 
 
 def _regressed(spec: Spec, records: list[dict[str, Any]], ridge: float) -> tuple[Floats, Floats]:
@@ -211,7 +213,7 @@ def test_lin_ucb_is_li_et_als() -> None:
         assert winner in (None, best)
         choice = decided(spec, records)
         assert choice.probabilities.tolist() == np.eye(3)[best].tolist()
-        assert np.allclose(choice.scores, mean, atol=1e-9)
+        assert np.allclose(choice.scores, mean, rtol=0, atol=1e-9)
 
 
 def test_square_cb_weights_inverse_gaps() -> None:
@@ -223,7 +225,7 @@ def test_square_cb_weights_inverse_gaps() -> None:
     expected = [1 / (3 + gamma * (mean.max() - m)) for m in mean]
     best = int(mean.argmax())
     expected[best] = 1 - sum(p for k, p in enumerate(expected) if k != best)
-    assert np.allclose(decided(spec, records).probabilities, expected, atol=1e-9)
+    assert np.allclose(decided(spec, records).probabilities, expected, rtol=0, atol=1e-9)
 
 
 def test_linear_epsilon_greedy() -> None:
@@ -232,7 +234,7 @@ def test_linear_epsilon_greedy() -> None:
     mean, _ = _regressed(spec, events(100), 1.0)
     expected = np.full(3, 0.2 / 3)
     expected[mean.argmax()] += 0.8
-    assert np.allclose(decided(spec, events(100)).probabilities, expected, atol=1e-12)
+    assert np.allclose(decided(spec, events(100)).probabilities, expected, rtol=0, atol=1e-12)
 
 
 def test_an_unknown_policy_names_those_that_there_are() -> None:

@@ -110,7 +110,9 @@ def test_an_unseen_action_equals_its_prior(spec: Spec) -> None:
     factor = np.zeros((dimension, dimension))
     factor[np.tril_indices(dimension)] = solved.arrays["factor"][2]
     assert (solved.arrays["mean"][2] == 0).all()
-    assert np.allclose(factor, np.eye(dimension) / np.sqrt(policy.prior_precision), atol=1e-15)
+    assert np.allclose(
+        factor, np.eye(dimension) / np.sqrt(policy.prior_precision), rtol=0, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("name", ["linear_thompson", "lin_ucb", "square_cb"])
@@ -140,13 +142,13 @@ def test_beta_posterior_equals_brute_force(spec: Spec) -> None:
     a = [policy.prior_successes + scaled_rewards()[chosen == k].sum() for k in spec.actions]
     b = [policy.prior_failures + (1 - scaled_rewards()[chosen == k]).sum() for k in spec.actions]
     solved = solve(spec, learned(spec))
-    assert np.allclose(solved.arrays["successes"], a, atol=200 / 8192)
-    assert np.allclose(solved.arrays["failures"], b, atol=200 / 8192)
+    assert np.allclose(solved.arrays["successes"], a, rtol=0, atol=200 / 8192)
+    assert np.allclose(solved.arrays["failures"], b, rtol=0, atol=200 / 8192)
     assert solved.arrays["successes"][2] == policy.prior_successes
     choice = policy_of(spec).decide({}, spec.actions)
     exact = beta_best(solved.arrays["successes"], solved.arrays["failures"])
-    assert np.allclose(choice.probabilities, with_floor(exact, spec.floor), atol=1e-15)
-    assert np.allclose((choice.scores + 1) / 5, np.array(a) / (np.array(a) + b), atol=1e-3)
+    assert np.allclose(choice.probabilities, with_floor(exact, spec.floor), rtol=0, atol=1e-15)
+    assert np.allclose((choice.scores + 1) / 5, np.array(a) / (np.array(a) + b), rtol=0, atol=1e-3)
     assert choice.features.shape == (0,)
 
 
@@ -156,7 +158,7 @@ def test_eligible_actions_decide_the_answer(spec: Spec) -> None:
     policy = policy_of(spec)
     whole = policy.decide(CONTEXT, ("red", "green", "blue"))
     turned = policy.decide(CONTEXT, ["blue", "red", "green"])
-    assert np.allclose(turned.probabilities, whole.probabilities[[2, 0, 1]], atol=1e-12)
+    assert np.allclose(turned.probabilities, whole.probabilities[[2, 0, 1]], rtol=0, atol=1e-12)
     assert (turned.scores == whole.scores[[2, 0, 1]]).all()
     assert policy.decide(CONTEXT, ["green"]).probabilities.tolist() == [1.0]
     pair = policy.decide(CONTEXT, ["green", "blue"])
@@ -231,7 +233,7 @@ def test_a_snapshot_of_nothing_is_the_prior() -> None:
         snapshot = build(spec, Statistics.empty(spec), 0, "", {})
         assert snapshot["newest"] is None
         choice = policy_from_snapshot(snapshot).decide({}, ACTIONS)
-        assert np.allclose(choice.probabilities, 1 / 3, atol=1e-12)
+        assert np.allclose(choice.probabilities, 1 / 3, rtol=0, atol=1e-12)
 
 
 def test_a_stranger_reads_a_snapshot_with_fastavro_and_numpy(tmp_path: Path) -> None:
@@ -252,9 +254,9 @@ def test_a_stranger_reads_a_snapshot_with_fastavro_and_numpy(tmp_path: Path) -> 
     assert [action for action, _, _ in read["actions"]] == list(spec.actions)
     mean, deviation = np.array([numbers for _, *numbers in read["actions"]]).T
     choice = policy_from_snapshot(snapshot).decide(CONTEXT, spec.actions)
-    assert np.allclose((choice.scores + 1) / 5, mean, atol=1e-12)
+    assert np.allclose((choice.scores + 1) / 5, mean, rtol=0, atol=1e-12)
     probabilities = with_floor(gaussian_best(mean, deviation), spec.floor)
-    assert np.allclose(choice.probabilities, probabilities, atol=1e-12)
+    assert np.allclose(choice.probabilities, probabilities, rtol=0, atol=1e-12)
 
 
 def test_a_damaged_snapshot_is_refused() -> None:

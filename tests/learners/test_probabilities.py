@@ -85,7 +85,7 @@ def test_student_probabilities_become_the_gaussians() -> None:
         heavy = student_best(mean, scale, np.full(count, 1e6))
         assert np.abs(heavy - gaussian_best(mean, scale)).max() < 2e-6
     far = student_best(np.array([1e9, 0.0]), np.ones(2), np.full(2, 50.0))
-    assert np.allclose(far, [1.0, 0.0], atol=1e-12)
+    assert np.allclose(far, [1.0, 0.0], rtol=0, atol=1e-12)
 
 
 DRAWS = 100_000
@@ -123,7 +123,9 @@ def test_gaussian_probabilities_add_up_and_follow_their_actions(
     floored = with_floor(probabilities, floor)
     assert (floored >= floor).all()
     assert abs(floored.sum() - 1) < 1e-12
-    assert np.allclose(floored, floor + (1 - len(posteriors) * floor) * probabilities, atol=1e-15)
+    assert np.allclose(
+        floored, floor + (1 - len(posteriors) * floor) * probabilities, rtol=0, atol=1e-15
+    )
 
 
 @settings(deadline=None, max_examples=40)

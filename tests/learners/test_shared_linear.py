@@ -134,7 +134,7 @@ def test_the_columns_are_those_written_out() -> None:
     )
     for index, action in enumerate(ACTIONS):
         found = theirs_of.maps[index] @ subject(CONTEXT)
-        assert np.allclose(found, theirs(CONTEXT, action), atol=1e-12)
+        assert np.allclose(found, theirs(CONTEXT, action), rtol=0, atol=1e-12)
 
 
 def test_marginals_are_those_of_one_regression() -> None:
@@ -143,8 +143,10 @@ def test_marginals_are_those_of_one_regression() -> None:
     mean, covariance = posterior(0.7, 0.3)
     phi, choice = columns(), decided(spec)
     deviations = np.sqrt(np.einsum("ki,ij,kj->k", phi, covariance, phi))
-    assert np.allclose(choice.scores, phi @ mean, atol=2e-4)  # features stand on the grid
-    assert np.allclose(choice.probabilities, gaussian_best(phi @ mean, deviations), atol=2e-3)
+    assert np.allclose(choice.scores, phi @ mean, rtol=0, atol=2e-4)  # features stand on the grid
+    assert np.allclose(
+        choice.probabilities, gaussian_best(phi @ mean, deviations), rtol=0, atol=2e-3
+    )
 
 
 def test_joint_draws_are_counted() -> None:
@@ -204,7 +206,7 @@ def test_hybrid_is_lis_algorithm_2() -> None:
     beta = np.linalg.solve(a0, b0)
     x = Features(spec).vector(CONTEXT).astype(np.float64)
     solved = solve(spec, learned(spec, events()))
-    assert np.allclose(solved.arrays["shared"], beta, atol=1e-9)
+    assert np.allclose(solved.arrays["shared"], beta, rtol=0, atol=1e-9)
     means, widths = [], []
     for index, action in enumerate(ACTIONS):
         z = ActionFeatures(spec).maps[index] @ x
@@ -216,9 +218,9 @@ def test_hybrid_is_lis_algorithm_2() -> None:
         widths.append(np.sqrt(s))
         factor = np.zeros((d, d))
         factor[np.tril_indices(d)] = solved.arrays["factor"][index]
-        assert np.isclose(np.linalg.norm(factor @ x), np.sqrt(s), atol=1e-9)
+        assert np.isclose(np.linalg.norm(factor @ x), np.sqrt(s), rtol=0, atol=1e-9)
     choice = decided(spec)
-    assert np.allclose(choice.scores, means, atol=1e-9)
+    assert np.allclose(choice.scores, means, rtol=0, atol=1e-9)
     expected = np.zeros(3)
     expected[(np.array(means) + 0.6 * np.array(widths)).argmax()] = 1.0
     assert choice.probabilities.tolist() == expected.tolist()
