@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -14,8 +15,11 @@ import pytest
 from bandstand.schemas.spec_policy import GROUP, learner, learner_names
 from bandstand.testing import CHECKS, check_learner
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "learners.md").read_text()
+HERE = Path(__file__).resolve().parent
+PAGE = (HERE.parents[1] / "docs" / "learners.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|[^|]*\| ([0-9.]+) \| ([0-9.]+) \|$", re.M)
+TESTED = re.compile(r"^\| (`[^|]+`) \|[^|]*\|[^|]*\| ([^|]+) \| `(\w+\.py)::(\w+)` \|$", re.M)
+PEERS = ("test_peers.py", "test_linear_peers.py")
 BLOCK = re.compile(r"<!-- run: (\S+) -->\n```\w+\n(.*?)```", re.S)
 BOUND = {name: float(bound) for name, _, _, bound in ROW.findall(PAGE)}
 
@@ -30,6 +34,34 @@ def test_the_page_has_every_learner_with_its_parameters() -> None:
         assert float(regret) <= float(bound)
 
 
+def sources_of(file: str) -> dict[str, str]:
+    """Give the source of each test of a file, without its decorators."""
+    text = (HERE / file).read_text()
+    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    sources = {node.name: ast.get_source_segment(text, node) or "" for node in functions}
+    return {name: source for name, source in sources.items() if name.startswith("test_")}
+
+
+def test_the_page_has_what_each_learner_is_tested_against() -> None:
+    """Each learner has a row with another library, and each such test a row.
+
+    The tests that it names are there, have the tolerance in them, and know the learner.
+    """
+    rows = TESTED.findall(PAGE)
+    compared = set()
+    for listed, within, file, test in rows:
+        names, source = re.findall(r"`(\w+)`", listed), sources_of(file)[test]
+        assert within == "equal" or within in source, (test, within)
+        stated = source.count("rtol=0") + source.count("rel_tol=")  # numpy's own is 1e-5
+        assert source.count("close(") == stated, test
+        assert all(f'"{name}"' in (HERE / file).read_text() for name in names), (test, names)
+        if file in PEERS:
+            compared |= set(names)
+    assert sorted(compared) == learner_names()
+    named = {(file, test) for _, _, file, test in rows}
+    assert {(file, test) for file in PEERS for test in sources_of(file)} <= named
+
+
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", sorted(BOUND))
 def test_conformance(name: str, check: str) -> None:
@@ -39,7 +71,7 @@ def test_conformance(name: str, check: str) -> None:
 
 def test_the_strangers_program_is_the_one_that_is_tested() -> None:
     """Thirty lines, the very ones by which test_policies decides."""
-    program = Path(__file__).with_name("reader.py").read_text()
+    program = (HERE / "reader.py").read_text()
     assert dict(BLOCK.findall(PAGE))["reader.py"] == program
     assert len(program.splitlines()) <= 30
 
