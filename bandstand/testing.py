@@ -33,12 +33,11 @@ from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import learner
 from bandstand.schemas.wire import Wire
-from bandstand.testing_data import CONTEXTS, Case, batch, learned, outcome, outcomes
+from bandstand.testing_data import CONTEXTS, Case, batch, learned, merged, outcome, outcomes
 
 __all__ = ["CHECKS", "check_learner"]
 
 MANY_ACTIONS: Final = 300
-WORKERS: Final = (1, 3, 7)
 STEPS: Final = 4_000
 BATCH: Final = 50
 MACHINES: Final = (
@@ -109,22 +108,20 @@ def _needs_no_order_of_workers(case: Case) -> None:
     """Check that seven partitions come to the same with one worker, three and seven."""
     spec = case.spec()
     records = outcomes(spec)
-    partitions = max(WORKERS)
-    digests = set()
-    for workers in WORKERS:
-        parts = {}
-        for worker in reversed(range(workers)):
-            for partition in range(worker, partitions, workers):
-                part, mine = Statistics.empty(spec), records[partition::partitions]
-                for start in range(0, len(mine), 5 + workers):
-                    part = part.update(batch(mine[start : start + 5 + workers]))
-                parts[partition] = part
-        total = Statistics.empty(spec)
-        for partition in range(partitions):
-            total = total.merge(parts[partition])
-        digests.add(total.digest())
-    assert len(digests) == 1, f"{len(digests)} digests over {WORKERS} workers"
-    assert total.outcomes == len(records)
+    assert merged(spec, records).outcomes == len(records)
+
+
+def _counts_a_prior_once(case: Case) -> None:
+    """Check that a spec's prior counts, and once only, however many partitions are merged."""
+    if not case.informed:
+        return
+    spec, plain = case.spec(prior=True), case.spec()
+    records = outcomes(spec)
+    known = (learned(spec, records), merged(spec, records), learned(plain, records))
+    one, seven, without = (_policy(s.spec, s).decide({}, spec.actions).scores for s in known)
+    assert one[1] - without[1] > 0.2, f"a prior moves a score from {without[1]} to {one[1]} only"
+    gap = np.abs(one - seven).max()
+    assert gap < 0.15, f"scores of seven partitions together are {gap} off those of one"
 
 
 _MACHINE = """
@@ -231,7 +228,7 @@ def _goes_on_with_its_actions(case: Case) -> None:
     """Check that sums which claim to be apart for each action survive a change of the others."""
     if not getattr(learner(case.name), "actions_apart", False):
         return
-    fewer, more = case.spec(3), case.spec(5)
+    fewer, more = (case.spec(actions, prior=case.informed) for actions in (3, 5))
     records = outcomes(more)
     whole, old = learned(more, records), learned(fewer, records)
     assert inherits(more, fewer)
@@ -385,6 +382,7 @@ def _regret(spec: Spec, *, learning: bool) -> float:
 _CHECKS: Final[Mapping[str, Callable[[Case], None]]] = {
     "adds_up": _adds_up,
     "needs_no_order_of_workers": _needs_no_order_of_workers,
+    "counts_a_prior_once": _counts_a_prior_once,
     "is_the_same_on_any_machine": _is_the_same_on_any_machine,
     "is_restored": _is_restored,
     "gives_probabilities": _gives_probabilities,

@@ -15,7 +15,7 @@ from bandstand.schemas.columns import arrow_schema
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import learner
 
-__all__ = ["CONTEXTS", "Case", "batch", "learned", "outcome", "outcomes"]
+__all__ = ["CONTEXTS", "Case", "batch", "learned", "merged", "outcome", "outcomes"]
 
 _FEATURES = (
     {"name": "age", "kind": "numeric", "low": 0.0, "high": 80.0},
@@ -28,6 +28,14 @@ CONTEXTS: Final[tuple[dict[str, Any], ...]] = (
     {"age": 80.0},
     {},
 )
+WORKERS: Final = (1, 3, 7)
+_BELIEFS: Final = {
+    "prior": {
+        "mean": 0.2,
+        "strength": 9.0,
+        "actions": {"a1": {"mean": 2.0, "strength": 40.0}},
+    }
+}
 
 
 def _shared(actions: Sequence[str]) -> dict[str, Any]:
@@ -67,8 +75,13 @@ class Case:
         """Whether it needs features of actions."""
         return bool(learner(self.name).parameters.shares_weights)
 
-    def spec(self, actions: int = 4, floor: float = 0.0) -> Spec:
-        """Give a spec of so many actions."""
+    @property
+    def informed(self) -> bool:
+        """Whether it takes a spec's beliefs about its actions."""
+        return bool(learner(self.name).parameters.informed)
+
+    def spec(self, actions: int = 4, floor: float = 0.0, *, prior: bool = False) -> Spec:
+        """Give a spec of so many actions, with beliefs about them where asked for."""
         names = [f"a{number}" for number in range(actions)]
         return Spec.model_validate(
             {
@@ -79,6 +92,7 @@ class Case:
                 "policy": {"name": self.name, **self.parameters},
                 "reward": {"name": "click", "low": -1.0, "high": 3.0, "aggregate": "sum"},
                 "floor": floor,
+                **(_BELIEFS if prior else {}),
             }
         )
 
@@ -91,6 +105,28 @@ def batch(records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
 def learned(spec: Spec, records: Sequence[Mapping[str, Any]]) -> Statistics:
     """Give what outcomes teach who knows nothing."""
     return Statistics.empty(spec).update(batch(records))
+
+
+def merged(spec: Spec, records: Sequence[Mapping[str, Any]]) -> Statistics:
+    """Learn seven partitions, by one worker, three and seven, and check that all come to one."""
+    totals = [_by_workers(spec, records, workers) for workers in WORKERS]
+    digests = {total.digest() for total in totals}
+    assert len(digests) == 1, f"{len(digests)} digests over {WORKERS} workers"
+    return totals[0]
+
+
+def _by_workers(spec: Spec, records: Sequence[Mapping[str, Any]], workers: int) -> Statistics:
+    partitions, parts = max(WORKERS), {}
+    for worker in reversed(range(workers)):
+        for partition in range(worker, partitions, workers):
+            part, mine = Statistics.empty(spec), records[partition::partitions]
+            for start in range(0, len(mine), 5 + workers):
+                part = part.update(batch(mine[start : start + 5 + workers]))
+            parts[partition] = part
+    total = Statistics.empty(spec)
+    for partition in range(partitions):
+        total = total.merge(parts[partition])
+    return total
 
 
 def outcome(

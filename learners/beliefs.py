@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
 from bandstand.schemas.spec import Spec
 
-__all__ = ["beliefs"]
+__all__ = ["LEAST", "beliefs", "refuse_too_sure"]
 
 Floats = npt.NDArray[np.float64]
+
+LEAST: Final = 0.1
+"""Least number of successes, or of failures, that a belief about a share may be worth."""
 
 
 def beliefs(spec: Spec) -> tuple[Floats, Floats]:
@@ -39,3 +44,29 @@ def beliefs(spec: Spec) -> tuple[Floats, Floats]:
     ]
     mean, strength = np.array(pairs).T
     return mean, strength
+
+
+def refuse_too_sure(action: str, mean: float, strength: float) -> None:
+    """Refuse a belief about a share that is worth fewer than LEAST successes or failures.
+
+    Parameters
+    ----------
+    action
+        Whose, for the error.
+    mean
+        Scaled, 0 to 1.
+    strength
+        Outcomes that it is worth.
+
+    Raises
+    ------
+    ValueError
+        Saying how strong it must be.
+    """
+    rarer = min(mean, 1.0 - mean)
+    if rarer * strength < LEAST:
+        least = f"give at least {LEAST / rarer:.4g}" if rarer else "it can't be sure"
+        raise ValueError(
+            f"has a strength of {strength:g} for {action!r}, less than {LEAST:g} outcomes of"
+            f" the rarer kind ({rarer:g} of them are); {least}"
+        )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from bandstand.learners.beliefs import beliefs
+from bandstand.learners.beliefs import LEAST, beliefs, refuse_too_sure
 from bandstand.learners.contextless import WEIGHTED, ContextlessPolicy, counted
 from bandstand.learners.grid import STEPS
 from bandstand.learners.probabilities import beta_best
@@ -17,9 +17,6 @@ from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import PolicySpec
 
 __all__ = ["BetaThompson", "BetaThompsonSpec"]
-
-LEAST: Final = 0.1
-"""Least number of successes or failures that a prior may have."""
 
 Pseudocount = Annotated[float, Field(strict=True, ge=LEAST, le=1e9)]
 
@@ -41,13 +38,7 @@ class BetaThompsonSpec(PolicySpec):
 
     def check_belief(self, action: str, mean: float, strength: float) -> None:
         """Refuse less than LEAST successes or failures."""
-        rarer = min(mean, 1.0 - mean)
-        if rarer * strength < LEAST:
-            least = f"give at least {LEAST / rarer:.4g}" if rarer else "it can't be sure"
-            raise ValueError(
-                f"has a strength of {strength:g} for {action!r}, less than {LEAST:g} outcomes of"
-                f" the rarer kind ({rarer:g} of them are); {least}"
-            )
+        refuse_too_sure(action, mean, strength)
 
 
 class BetaThompson:

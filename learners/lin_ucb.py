@@ -28,6 +28,7 @@ class BoundSpec(PolicySpec):
     """
 
     contextual: ClassVar[bool] = True
+    informed: ClassVar[bool] = True
 
     alpha: NotNegative = 1.0
     prior_precision: Ridge = 1.0
@@ -48,8 +49,6 @@ class LinUCBSpec(BoundSpec):
     prior_precision
         Weight of the ridge, 1e-6 to 1e9; 1 in the paper.
     """
-
-    informed: ClassVar[bool] = True
 
     name: Literal["lin_ucb"] = "lin_ucb"
 

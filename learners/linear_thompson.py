@@ -41,6 +41,7 @@ class GaussianWeightsSpec(PolicySpec):
     """
 
     contextual: ClassVar[bool] = True
+    informed: ClassVar[bool] = True
 
     prior_precision: Positive = 1.0
     noise_variance: Positive = Field(default=0.25, validate_default=True)
@@ -70,8 +71,6 @@ class LinearThompsonSpec(GaussianWeightsSpec):
     prior_precision, noise_variance, exploration
         As of `GaussianWeightsSpec`.
     """
-
-    informed: ClassVar[bool] = True
 
     name: Literal["linear_thompson"] = "linear_thompson"
 

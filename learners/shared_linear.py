@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from bandstand.learners.action_features import ActionFeatures
+from bandstand.learners.beliefs import beliefs
 from bandstand.learners.lin_ucb import BoundSpec, largest_bound
 from bandstand.learners.linear import Regressions, inverse_factor, squares
 from bandstand.learners.linear_policy import LinearPolicy, Moments, disjoint
@@ -16,6 +17,7 @@ from bandstand.learners.linear_thompson import GaussianWeightsSpec, sampled_best
 from bandstand.learners.protocols import Solved, Whole
 from bandstand.learners.triangles import Floats, lower_of, triangle
 from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_features import own_columns
 
 __all__ = [
     "HybridLinUCB",
@@ -41,6 +43,7 @@ class SharedLinearThompsonSpec(GaussianWeightsSpec):
     """
 
     shares_weights: ClassVar[bool] = True
+    own_weights: ClassVar[bool] = False
 
     name: Literal["shared_linear_thompson"] = "shared_linear_thompson"
     draws: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 0
@@ -72,6 +75,10 @@ class SharedLinearThompson(Regressions):
         mean      = precision**-1 @ sum_a M_a X_a'y_a / noise_variance
 
     The sums are those of models that are apart, ``X_a'X_a`` and ``X_a'y_a``.
+
+    A spec's prior of mean m and strength n for an action is n outcomes of m at the middle of the
+    subject's features. The column that is the action's alone (`own_columns`) has no prior of its
+    own then, so that this is all that is believed of the action there, whatever the others teach.
 
     The expected rewards of two actions hang together through the weights. With ``draws = 0`` the
     policy is defined by independent draws of each action's own marginal,
@@ -105,9 +112,16 @@ class SharedLinearThompson(Regressions):
         prior = spec.policy
         assert isinstance(prior, SharedLinearThompsonSpec)
         maps = _whole_maps(spec)
-        products = squares(spec, sums) / prior.noise_variance
+        products = squares(spec, sums)
+        ridge = np.full(maps.shape[1], prior.prior_precision)
+        own, (mean, strength) = own_columns(spec.action_features, spec.actions), beliefs(spec)
+        for index in np.flatnonzero(~np.isnan(mean)).tolist():
+            products[index, 0, 0] += strength[index]
+            products[index, 0, -1] += strength[index] * mean[index]
+            ridge[len(spec.feature_names) + own[spec.actions[index]]] = 0.0
+        products /= prior.noise_variance
         turned = maps @ products[:, :-1, :-1] @ maps.swapaxes(1, 2)
-        precision = turned.sum(axis=0) + prior.prior_precision * np.eye(maps.shape[1])
+        precision = turned.sum(axis=0) + np.diag(ridge)
         factor = inverse_factor(precision, "the shared weights")
         weights = factor.T @ (factor @ np.einsum("kij,kj->i", maps, products[:, :-1, -1]))
         arrays = {
@@ -160,6 +174,11 @@ class HybridLinUCB(Regressions):
         s_a     = x' A_a**-1 x + p**2 * u' A_0**-1 u,  u = M_a A_a**-1 x
         bound_a = mean_a @ x + alpha * sqrt(s_a)
 
+    A spec's prior of mean m and strength n for an action is n outcomes of m at the middle of the
+    subject's features; the action's own intercept has no prior then (0 instead of p), so that this
+    is all that is believed of the action there, whatever the others teach. So ``p * I`` is, for
+    each action, a diagonal ``P_a``, and ``p * (I - p * A_a**-1)`` is ``P_a - P_a A_a**-1 P_a``.
+
     References
     ----------
     Li, Chu, Langford and Schapire, A contextual-bandit approach to personalized news article
@@ -179,23 +198,26 @@ class HybridLinUCB(Regressions):
         """
         policy = spec.policy
         assert isinstance(policy, HybridLinUCBSpec)
-        ridge, maps = policy.prior_precision, ActionFeatures(spec).maps
-        apart = self.regress(spec, sums, ridge, noise_variance=1.0)
+        maps = ActionFeatures(spec).maps
+        apart = self.regress(spec, sums, policy.prior_precision, noise_variance=1.0)
         means, dimension = apart.arrays["mean"], maps.shape[2]
+        ridge = np.full((len(maps), dimension), policy.prior_precision)
+        ridge[~np.isnan(beliefs(spec)[0]), 0] = 0.0
         factors = lower_of(apart.arrays["factor"], dimension)
         inverses = factors.swapaxes(1, 2) @ factors
-        rest = np.eye(dimension) - ridge * inverses
-        precision = ridge * (np.eye(maps.shape[1]) + (maps @ rest @ maps.swapaxes(1, 2)).sum(0))
+        turned = ridge[:, :, np.newaxis] * inverses
+        rest = ridge[:, :, np.newaxis] * np.eye(dimension) - turned * ridge[:, np.newaxis]
+        precision = policy.prior_precision * np.eye(maps.shape[1])
+        precision += (maps @ rest @ maps.swapaxes(1, 2)).sum(axis=0)
         factor = inverse_factor((precision + precision.T) / 2, "the shared weights")
-        pull = ridge * np.einsum("kij,kj->i", maps, means)
-        shared = factor.T @ (factor @ pull)
-        seen = maps @ inverses
+        shared = factor.T @ (factor @ np.einsum("kij,kj->i", maps, ridge * means))
+        seen = maps @ turned
         lower = [
-            _lower(np.concatenate([ridge * factor @ theirs, own]))
+            _lower(np.concatenate([factor @ theirs, own]))
             for theirs, own in zip(seen, factors, strict=True)
         ]
         arrays = {
-            "mean": means + ridge * np.einsum("kij,i->kj", seen, shared),
+            "mean": means + np.einsum("kij,i->kj", seen, shared),
             "factor": np.stack([triangle(each) for each in lower]),
             "shared": shared,
         }

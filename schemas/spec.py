@@ -62,7 +62,7 @@ from bandstand.schemas.spec_features import (
 )
 from bandstand.schemas.spec_forget import Forget
 from bandstand.schemas.spec_policy import Policy, learner
-from bandstand.schemas.spec_prior import NewActions, Prior
+from bandstand.schemas.spec_prior import NewActions, Prior, check_prior
 from bandstand.schemas.spec_reward import Reward
 from bandstand.schemas.spec_smoothing import Smoothing
 from bandstand.schemas.spec_words import Name, Number, Section, Word, refuse_repeats
@@ -272,25 +272,9 @@ class Spec(Section):
     @field_validator("prior")
     @classmethod
     def _believable(cls, prior: Prior | None, info: ValidationInfo) -> Prior | None:
-        if prior is None or not {"actions", "policy", "reward"} <= info.data.keys():
-            return prior
-        actions, policy, reward = (info.data[name] for name in ("actions", "policy", "reward"))
-        unknown = [action for action in prior.actions if action not in actions]
-        if unknown:
-            raise ValueError(
-                f"speaks of unknown actions: {', '.join(map(repr, unknown))};"
-                f" allowed: {', '.join(actions)}"
-            )
-        if not policy.informed:
-            raise ValueError(f"can't be used: {policy.name} has no prior; remove it")
-        for action, belief in zip(actions, prior.beliefs(actions), strict=True):
-            if belief is not None:
-                if not reward.low <= belief.mean <= reward.high:
-                    raise ValueError(
-                        f"expects {belief.mean:g} of {action!r}, which must lie between the"
-                        f" reward's low ({reward.low:g}) and high ({reward.high:g})"
-                    )
-                policy.check_belief(action, reward.scaled(belief.mean), belief.strength)
+        known = ("actions", "policy", "reward", "action_features")
+        if prior is not None and info.data.keys() >= set(known):
+            check_prior(prior, *(info.data[name] for name in known))
         return prior
 
     @field_validator("new_actions")

@@ -211,6 +211,29 @@ def product_names(
             yield from (f"{one}*{two}" for one in left[first] for two in right[second])
 
 
+def own_columns(given: _Actions, actions: Sequence[str]) -> dict[str, int]:
+    """Find, for each action that has one, the first column of a word that no other action has.
+
+    Examples
+    --------
+    >>> of = {"a": "warm", "b": "cold", "c": "cold"}
+    >>> sort = ActionCategorical(name="sort", kind="categorical", values=("warm", "cold"), of=of)
+    >>> price = ActionNumeric(name="price", kind="numeric", low=0, high=4, of=dict.fromkeys(of, 1))
+    >>> own_columns((price, sort), ("a", "b", "c")), own_columns((price, sort), ("a", "b"))
+    ({'a': 1}, {'a': 1, 'b': 2})
+    """
+    found: dict[str, int] = {}
+    start = 0
+    for feature in given:
+        if isinstance(feature, ActionCategorical):
+            for column, word in enumerate(feature.values, start):
+                owners = [action for action in actions if feature.of[action] == word]
+                if len(owners) == 1:
+                    found.setdefault(owners[0], column)
+        start += len(feature.columns)
+    return found
+
+
 def checked_action_features(given: _Actions, actions: Sequence[str], features: _Features) -> None:
     """Check that features of actions have names of their own, and a value for each action.
 

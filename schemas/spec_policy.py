@@ -49,6 +49,8 @@ class PolicySpec(BaseModel):
     """Whether it learns from the features of a spec."""
     shares_weights: ClassVar[bool] = False
     """Whether it has weights that actions share, told apart by features of actions."""
+    own_weights: ClassVar[bool] = True
+    """Whether each action has something of its own; else a belief needs a feature that does."""
     needs_propensity: ClassVar[bool] = False
     """Whether an outcome teaches nothing without the propensity of its action."""
     informed: ClassVar[bool] = False

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from bandstand.schemas.spec_features import ActionCategorical, ActionNumeric, own_columns
+from bandstand.schemas.spec_policy import PolicySpec
+from bandstand.schemas.spec_reward import Reward
 from bandstand.schemas.spec_words import Number, Word
 
-__all__ = ["Belief", "NewActions", "Prior"]
+__all__ = ["Belief", "NewActions", "Prior", "check_prior"]
 
 Strength = Annotated[float, Field(strict=True, ge=0.1, le=1e9)]
 
@@ -76,6 +79,46 @@ class Prior(BaseModel):
         if self.mean is not None and self.strength is not None:
             rest = Belief(mean=self.mean, strength=self.strength)
         return [self.actions.get(action, rest) for action in actions]
+
+
+def check_prior(
+    prior: Prior,
+    actions: tuple[str, ...],
+    policy: PolicySpec,
+    reward: Reward,
+    features: Sequence[ActionNumeric | ActionCategorical],
+) -> None:
+    """Check that a policy can believe what a prior says of a spec's actions.
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong.
+    """
+    unknown = [action for action in prior.actions if action not in actions]
+    if unknown:
+        raise ValueError(
+            f"speaks of unknown actions: {', '.join(map(repr, unknown))};"
+            f" allowed: {', '.join(actions)}"
+        )
+    if not policy.informed:
+        raise ValueError(f"can't be used: {policy.name} has no prior; remove it")
+    apart = actions if policy.own_weights else own_columns(features, actions)
+    for action, belief in zip(actions, prior.beliefs(actions), strict=True):
+        if belief is None:
+            continue
+        if not reward.low <= belief.mean <= reward.high:
+            raise ValueError(
+                f"expects {belief.mean:g} of {action!r}, which must lie between the"
+                f" reward's low ({reward.low:g}) and high ({reward.high:g})"
+            )
+        if action not in apart:
+            raise ValueError(
+                f"speaks of {action!r}, but all weights of {policy.name} are shared, and no word of"
+                f" a categorical feature is that of {action!r} alone: others would be believed the"
+                " same; give it one, or take hybrid_lin_ucb"
+            )
+        policy.check_belief(action, reward.scaled(belief.mean), belief.strength)
 
 
 class NewActions(BaseModel):

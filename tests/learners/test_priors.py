@@ -18,6 +18,12 @@ from tests.learners.given import ACTIONS, batch, linear_spec, outcome
 
 RANGE = {"low": -1.0, "high": 3.0}
 PRIOR = {"mean": 1.0, "strength": 12.0, "actions": {"green": {"mean": 2.5, "strength": 40.0}}}
+COLOUR = {
+    "name": "colour",
+    "kind": "categorical",
+    "values": ACTIONS,
+    "of": {action: action for action in ACTIONS},
+}
 MEANS, STRENGTHS = np.array([0.5, 0.875, 0.5]), np.array([12.0, 40.0, 12.0])
 
 
@@ -95,7 +101,7 @@ def test_a_linear_belief_is_that_many_outcomes_at_the_middle(
 def test_a_base_rate_is_what_a_bandit_without_outcomes_expects() -> None:
     """Every informed learner scores its actions by the spec's beliefs before any data."""
     informed = [name for name in learner_names() if learner(name).parameters.informed]
-    assert len(informed) >= 7
+    assert len(informed) >= 11
     for name in informed:
         text = json.loads(linear_spec(reward={"high": 1.0}).canonical())
         rare = {
@@ -104,8 +110,15 @@ def test_a_base_rate_is_what_a_bandit_without_outcomes_expects() -> None:
             "actions": {"blue": {"mean": 0.01, "strength": 90}},
         }
         features = text["features"] if learner(name).parameters.contextual else []
+        shared = learner(name).parameters.shares_weights
         spec = Spec.model_validate(
-            {**text, "features": features, "policy": {"name": name}, "prior": rare}
+            {
+                **text,
+                "features": features,
+                **({"action_features": [COLOUR]} if shared else {}),
+                "policy": {"name": name},
+                "prior": rare,
+            }
         )
         policy = policy_from_snapshot(build(spec, Statistics.empty(spec), 0, "", {}))
         scores = policy.decide({}, ACTIONS).scores

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from bandstand.errors import SpecError
 from bandstand.learners.action_features import ActionFeatures
@@ -224,6 +225,85 @@ def test_hybrid_is_lis_algorithm_2() -> None:
     expected = np.zeros(3)
     expected[(np.array(means) + 0.6 * np.array(widths)).argmax()] = 1.0
     assert choice.probabilities.tolist() == expected.tolist()
+
+
+def believing(name: str, *, own: bool) -> tuple[Spec, Floats, Floats]:
+    """Give a spec that believes something of red, and the posterior of all columns at once.
+
+    Those are the shared ones and, where asked for, each action's own. What is believed are 30 more
+    outcomes of red at the middle of age and land, in place of one weight's ridge.
+    """
+    spec = Spec.model_validate(
+        section(
+            policy={"name": name, "prior_precision": 0.7},
+            prior={"actions": {"red": {"mean": -0.5, "strength": 30}}},
+            reward={"name": "click", "low": -1.0, "high": 0.0},
+        )
+    )
+    middle = {"age": 40.0, "land": ""}
+    seen = [(context_of(r), r["decision"]["action"], r["rewards"][0]["value"]) for r in events()]
+    seen = [(context, action, value) for context, action, value in seen if action != "blue"]
+    seen += [(middle, "red", 0.5)] * 30
+    phi = np.array([every_column(context, action, own=own) for context, action, _ in seen])
+    ridge = np.full(phi.shape[1], 0.7)
+    ridge[8 if own else 7] = 0.0  # red's own intercept; the column of warm ones, which is red
+    noise = 1.0 if own else 0.25
+    covariance = np.linalg.inv(np.diag(ridge) + phi.T @ phi / noise)
+    return spec, covariance @ phi.T @ np.array([value for *_, value in seen]) / noise, covariance
+
+
+def every_column(context: dict[str, Any], action: str, *, own: bool) -> Floats:
+    """Give the shared columns and, where asked for, those of each action."""
+    shared = theirs(context, action)
+    if not own:
+        return np.concatenate([subject(context), shared])
+    apart = [subject(context) * (action == other) for other in ACTIONS]
+    return np.concatenate([shared, *apart])
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("hybrid_lin_ucb", True), ("shared_linear_thompson", False)]
+)
+def test_a_belief_is_that_many_outcomes_of_the_action(name: str, own: bool) -> None:
+    """Means and deviations are those of one regression that has these outcomes as rows."""
+    spec, mean, covariance = believing(name, own=own)
+    records = [r for r in events() if r["decision"]["action"] != "blue"]
+    for record in records:
+        record["rewards"][0]["value"] -= 1.0  # which the range puts on again
+    solved = solve(spec, learned(spec, records))
+    for context in (CONTEXT, {"age": 40.0}, {"age": 70.0, "land": "ch"}):
+        x = Features(spec).vector(context).astype(np.float64)
+        phi = [every_column({"land": "", **context}, action, own=own) for action in ACTIONS]
+        for index, columns in enumerate(phi):
+            factor = np.zeros((6, 6))
+            factor[np.tril_indices(6)] = solved.arrays["factor"][index]
+            deviation = np.sqrt(columns @ covariance @ columns)
+            assert solved.arrays["mean"][index] @ x == pytest.approx(columns @ mean, abs=2e-4)
+            assert np.linalg.norm(factor @ x) == pytest.approx(deviation, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", ["hybrid_lin_ucb", "shared_linear_thompson"])
+def test_what_is_believed_stands_whatever_others_teach(name: str) -> None:
+    """At the middle, an action without outcomes has the mean and the width that its prior says."""
+    belief = {"actions": {"red": {"mean": 0.25, "strength": 40}}}
+    spec = Spec.model_validate(section(policy={"name": name}, prior=belief))
+    records = [r for r in events() if r["decision"]["action"] != "red"]
+    solved = solve(spec, learned(spec, records))
+    factor = np.zeros((6, 6))
+    factor[np.tril_indices(6)] = solved.arrays["factor"][0]
+    noise = 1.0 if name == "hybrid_lin_ucb" else 0.25
+    assert solved.arrays["mean"][0, 0] == pytest.approx(0.25, abs=1e-12)
+    assert np.linalg.norm(factor[:, 0]) == pytest.approx(np.sqrt(noise / 40), rel=1e-9)
+
+
+def test_a_belief_about_what_is_shared_is_refused() -> None:
+    """Green and blue are told apart by a price only, so nothing is one's alone."""
+    believed = {"prior": {"mean": 0.2, "strength": 9}}
+    with pytest.raises(
+        ValidationError, match="no word of a categorical feature is that of 'green'"
+    ):
+        Spec.model_validate(section(**believed))
+    Spec.model_validate(section(policy={"name": "hybrid_lin_ucb"}, **believed))
 
 
 def test_an_action_is_judged_before_its_first_outcome() -> None:
