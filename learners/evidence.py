@@ -19,7 +19,7 @@ from bandstand.errors import SpecError, StateError
 from bandstand.learners.grid import STEPS
 from bandstand.learners.keepers import keeper_of
 from bandstand.learners.logged import PROPENSITY
-from bandstand.learners.protocols import AdditiveLearner
+from bandstand.learners.protocols import AdditiveLearner, ChainedLearner
 from bandstand.learners.reading import read
 from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
@@ -217,7 +217,14 @@ def _for_logs(spec: Spec) -> Spec:
 
 
 def _refuse_unfit(spec: Spec) -> None:
-    if not getattr(learner_of(spec), "actions_apart", False):
+    learner = learner_of(spec)
+    if isinstance(learner, ChainedLearner):
+        raise SpecError(
+            f"{spec.bandit!r} can't start from what others know: {spec.policy.name} keeps a chain"
+            " of outcomes, to which no sums add; write mean and strength of the actions into the"
+            " spec's prior, or take another policy"
+        )
+    if not getattr(learner, "actions_apart", False):
         raise SpecError(
             f"{spec.bandit!r} can't start from what others know: {spec.policy.name} doesn't keep"
             " its actions apart as sums; take another policy"

@@ -2,7 +2,8 @@
 
 Sums depend on the lane, the features, the reward function and the learner, and each action's on
 nothing that other actions do. So a spec that keeps those goes on with the sums of the actions that
-it keeps, whatever else of it changed: floor, prior, exploration, description, other actions.
+it keeps, whatever else of it changed: floor, prior, exploration, description, other actions. A
+chain begins with the prior, so that must stay, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from bandstand.learners.drift import PREFIX
 from bandstand.learners.keepers import keeper_of
-from bandstand.learners.protocols import Whole
+from bandstand.learners.protocols import ChainedLearner, Whole
 from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
@@ -24,6 +25,8 @@ __all__ = ["inherited", "inherits", "only"]
 
 def inherits(spec: Spec, old: Spec) -> bool:
     """Tell whether the sums of the actions that two specs of a bandit share are alike.
+
+    A chain goes on if all of these actions begin in it as they did: their prior is the same.
 
     Sums of outcomes with weights don't tell how many outcomes an action had, nor do blocks of time
     whose outcomes they count; so with such ones no action may be missing in the newer spec.
@@ -37,6 +40,7 @@ def inherits(spec: Spec, old: Spec) -> bool:
         == (old.bandit, old.lane, old.features_hash)
         and (spec.forget, spec.since, _step(spec)) == (old.forget, old.since, _step(old))
         and _reward(spec, old) == _reward(old, spec)
+        and _begins_alike(spec, old)
         and (can_lose or set(old.actions) <= set(spec.actions))
     )
 
@@ -69,10 +73,9 @@ def inherited(
     Statistics
         With the digest of learning all of it under the new spec.
     """
+    known = old.solvable()["outcomes"]
     gone = sum(
-        int(old.sums["outcomes"][index])
-        for index, action in enumerate(old.spec.actions)
-        if action not in kept
+        int(known[index]) for index, action in enumerate(old.spec.actions) if action not in kept
     )
     sums = _placed(spec, old, kept)
     if added is not None:
@@ -88,6 +91,19 @@ def inherited(
     )
 
 
+def _begins_alike(spec: Spec, old: Spec) -> bool:
+    """Tell whether the actions of both begin alike; sums begin at 0, chains with the prior."""
+    learner = learner_of(spec)
+    if not isinstance(learner, ChainedLearner):
+        return True
+    kept = [action for action in spec.actions if action in old.actions]
+    first, second = (
+        {n: a[[each.actions.index(action) for action in kept]] for n, a in start.items()}
+        for each, start in ((spec, learner.start(spec)), (old, learner.start(old)))
+    )
+    return all((first[name] == second[name]).all() for name in first)
+
+
 def _step(spec: Spec) -> timedelta | None:
     """Give all of the watch for drift on which its series depends."""
     return None if spec.drift is None else spec.drift.step
@@ -100,12 +116,12 @@ def _placed(spec: Spec, statistics: Statistics, actions: Collection[str]) -> Who
     series = dict.fromkeys((f"{PREFIX}outcomes", f"{PREFIX}reward"), (len(spec.actions),))
     by_action = {**learner_of(spec).shapes(spec), **series}
     placed = {}
-    for name, shape in keeper_of(spec).shapes.items():
+    for name, start in keeper_of(spec).start().items():
         array = statistics.sums[name]
         if name in by_action:
             # The axis of blocks of time, where there are any, stands before that of the actions.
-            axis = len(shape) - len(by_action[name])
-            wide = np.zeros(shape, np.int64)
+            axis = start.ndim - len(by_action[name])
+            wide = start.copy()
             np.moveaxis(wide, axis, 0)[targets] = np.moveaxis(array, axis, 0)[sources]
             array = wide
         placed[name] = array

@@ -114,6 +114,7 @@ class LogisticThompson:
     """
 
     parameters = LogisticThompsonSpec
+    actions_apart = True
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``outcomes``, ``mean`` and ``covariance`` (lower triangle, row by row) per action."""
@@ -212,6 +213,7 @@ class DiagonalLogisticThompson:
     """
 
     parameters = DiagonalLogisticThompsonSpec
+    actions_apart = True
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         """``outcomes``, ``mean`` and ``precision`` per action."""

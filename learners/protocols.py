@@ -150,7 +150,9 @@ class Learner(Protocol):
     One whose sums are apart for each action says ``actions_apart = True``: they depend on nothing
     in the section ``policy``, the first axis of each is that of the actions, and ``outcomes`` is
     their number per action. They then survive a change of the spec (`bandstand.learners.inherit`),
-    and may come from elsewhere, as a prior.
+    and may come from elsewhere, as a prior. A chain may say so, too, if the policy and the prior
+    decide where it starts and nothing else, and if `merge` takes over the state of an action that
+    only one of the two has had, bit by bit.
     """
 
     @property

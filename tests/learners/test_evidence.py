@@ -214,7 +214,7 @@ def test_a_chained_learner_can_not_start_from_sums() -> None:
     """It says so, instead of leaving the prior out."""
     text = json.loads(linear_spec().canonical())
     spec = Spec.model_validate({**text, "policy": {"name": "logistic_thompson"}})
-    with pytest.raises(SpecError, match="logistic_thompson doesn't keep its actions apart"):
+    with pytest.raises(SpecError, match="logistic_thompson keeps a chain of outcomes, to which no"):
         from_statistics(spec, Statistics.empty(linear_spec()), "other")
 
 

@@ -8,23 +8,34 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from bandstand.learners.exp3 import Exp3
 from bandstand.learners.new_actions import at_least
 from bandstand.learners.policies import policy_from_snapshot
 from bandstand.learners.protocols import Policy
 from bandstand.learners.snapshots import build
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_policy import learner
 from tests.learners.given import batch, linear_spec, outcome
 
 ACTIONS = ("red", "green", "blue", "new")
-LEARNERS = ("beta_thompson", "linear_thompson", "ucb1", "lin_ucb", "exp3")
+LEARNERS = (
+    "beta_thompson",
+    "linear_thompson",
+    "ucb1",
+    "lin_ucb",
+    "exp3",
+    "logistic_thompson",
+    "diagonal_logistic_thompson",
+)
 
 
 def policy_of(name: str, tries: int, **more: Any) -> Policy:
     """Give a policy for which green is best and the last action had few outcomes, all bad."""
     base = linear_spec(ACTIONS, floor=0.02).model_dump(mode="json")
-    features: dict[str, Any] = {} if name.startswith("lin") else {"features": []}
+    features: dict[str, Any] = {} if learner(name).parameters.contextual else {"features": []}
     spec = Spec.model_validate({**base, **features, "policy": {"name": name}, **more})
     rows = [outcome(a, [float(a == "green")]) for a in ACTIONS[:3] for _ in range(300)]
     rows += [outcome("new", [0.0]) for _ in range(tries)]
@@ -48,6 +59,13 @@ def test_a_new_action_gets_its_share_until_it_is_known(name: str) -> None:
             assert abs(ours.probabilities.sum() - 1.0) < 1e-12
             assert (ours.probabilities >= 0.02).all()
             assert ours.probabilities[eligible.index("new")] >= 0.2
+
+
+def test_a_learner_that_does_not_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an action is new, its outcomes say."""
+    monkeypatch.delattr(Exp3, "actions_apart")
+    with pytest.raises(ValidationError, match="exp3 doesn't count the actions' outcomes"):
+        policy_of("exp3", 1, new_actions={"share": 0.2, "outcomes": 60})
 
 
 def test_nobody_falls_below_a_floor_that_is_widened() -> None:

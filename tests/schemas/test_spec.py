@@ -181,13 +181,6 @@ def test_every_mistake_is_named_at_once() -> None:
             {"more": "new_actions: {share: 0.6, outcomes: 5}"},
             "has a share of 0.6; allowed: up to 1 / number of actions (0.5)",
         ),
-        (
-            {
-                "policy": "{name: logistic_thompson}",
-                "more": "new_actions: {share: 0.1, outcomes: 5}",
-            },
-            "can't be used: logistic_thompson doesn't count the actions' outcomes",
-        ),
         ({"more": "new_actions: {share: 0.1}"}, "new_actions.outcomes: missing; required here:"),
         ({"more": "floor: 0.6"}, "b.yaml:5: floor: 0.6 must lie between 0 and 1 / number of"),
         ({"more": "floor: true"}, "b.yaml:5: floor: True: should be a valid number"),

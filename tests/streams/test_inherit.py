@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bandstand.learners.inherit import inherits
 from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec_policy import learner
 from bandstand.schemas.wire import Wire
 from bandstand.streams import restore
 from bandstand.streams.in_force import MOST_ANCESTORS, InForce
@@ -23,7 +24,14 @@ from tests.streams.outcomes import outcome, outcome_record
 
 WIRE = Wire.single_object()
 ALL = ("a", "b", "c", "d")
-POLICIES = ("linear_thompson", "beta_thompson", "gaussian_thompson", "exp3")
+POLICIES = (
+    "linear_thompson",
+    "beta_thompson",
+    "gaussian_thompson",
+    "exp3",
+    "logistic_thompson",
+    "diagonal_logistic_thompson",
+)
 FORGET: dict[str, Any] = {"forget": {"half_life": "1s"}}
 WATCHED = {**FORGET, "drift": {"step": "2s"}}
 WEIGHED = {"reward": {"name": "click", "keep_probability": {"attribute": "age", "absent": 1}}}
@@ -32,7 +40,7 @@ WEIGHED = {"reward": {"name": "click", "keep_probability": {"attribute": "age", 
 def spec_of(actions: Sequence[str], policy: str = "linear_thompson", **more: Any) -> Spec:
     """Give a spec with some actions."""
     fields = given_spec().model_dump(mode="json")
-    features: dict[str, Any] = {} if policy.startswith("linear") else {"features": []}
+    features: dict[str, Any] = {} if learner(policy).parameters.contextual else {"features": []}
     changed = {"actions": list(actions), "policy": {"name": policy}, **features, **more}
     return Spec.model_validate({**fields, **changed})
 
@@ -230,10 +238,34 @@ def test_what_sums_depend_on_makes_them_anew() -> None:
     ]
     assert [bool(apply(old, spec, 4).ancestors) for spec in goes_on] == [True] * len(goes_on)
     assert not any(apply(old, spec, 4).ancestors for spec in begins)
-    assert not inherits(spec_of("ab", "logistic_thompson"), spec_of("ab", "logistic_thompson"))
     weighed = {**reward, "keep_probability": {"attribute": "kept"}}
     assert inherits(spec_of("abc", reward=weighed), spec_of("ab", reward=weighed))
     assert not inherits(spec_of("a", reward=weighed), spec_of("ab", reward=weighed))
+
+
+def test_a_chain_goes_on_where_it_would_have_begun_alike() -> None:
+    """What an action begins with stays: its prior, not those of others, nor what only decides."""
+
+    def chain(actions: str, beliefs: dict[str, Any], rest: Any = None, **policy: float) -> Spec:
+        prior = {"actions": beliefs, **(rest or {})}
+        spec = spec_of(actions, "logistic_thompson", prior=prior).model_dump(mode="json")
+        return Spec.model_validate({**spec, "policy": {**spec["policy"], **policy}})
+
+    belief = {"mean": 0.3, "strength": 9}
+    old = chain("ab", {"b": belief})
+    for same in (
+        chain("cab", {"b": belief, "c": {"mean": 0.1, "strength": 40}}),
+        chain("cb", {"b": belief}, {"mean": 0.1, "strength": 40}),
+        chain("ab", {"b": belief}, exploration=2.0),
+    ):
+        assert inherits(same, old)
+    for other in (
+        chain("ab", {"b": {**belief, "strength": 10}}),
+        chain("ab", {"a": belief, "b": belief}),
+        chain("ab", {"b": belief}, {"mean": 0.1, "strength": 40}),
+        chain("ab", {"b": belief}, prior_precision=2.0),
+    ):
+        assert not inherits(other, old)
 
 
 def test_an_act_of_a_drift_detector_unlearns_nothing_that_it_need_not() -> None:
