@@ -146,7 +146,11 @@ def topics_check(as_json: Json = False) -> None:
 def apply(
     specs: Annotated[list[Path], typer.Argument(help="YAML files, one bandit each.")],
     prior_from: Annotated[
-        str | None, typer.Option(help="Start from what this other bandit has learned so far.")
+        str | None,
+        typer.Option(
+            metavar="BANDIT[@VERSION]",
+            help="Start from what this other bandit has learned, or from a snapshot of it.",
+        ),
     ] = None,
     strength: Strength = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",

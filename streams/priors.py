@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bandstand.errors import SpecError
+from bandstand.errors import SpecError, StateError
 from bandstand.kafka import TopicReader
 from bandstand.learners.evidence import Evidence, Weighed, from_outcomes, from_statistics
 from bandstand.learners.logged import outcomes
@@ -19,7 +20,11 @@ from bandstand.schemas.wire import wire_from
 from bandstand.settings import Settings
 from bandstand.streams.dead_letters import origin_of
 from bandstand.streams.in_force import InForce
-from bandstand.streams.learner_records import SumsTable, is_position
+from bandstand.streams.learn_core import LearnCore
+from bandstand.streams.learner_records import Position, SumsTable, is_position
+from bandstand.streams.records import record_of
+from bandstand.streams.scan import scan
+from bandstand.streams.snapshots import load_snapshot
 from bandstand.streams.specs import specs_in_force
 
 __all__ = ["from_bandit", "from_file", "in_force_of"]
@@ -46,20 +51,45 @@ def in_force_of(settings: Settings, bandit: str) -> InForce:
     return specs[bandit]
 
 
-def from_bandit(settings: Settings, spec: Spec, bandit: str) -> Evidence:
-    """Take what another bandit has learned and committed so far, all of its partitions together.
+def from_bandit(settings: Settings, spec: Spec, source: str) -> Evidence:
+    """Take what another bandit has learned, all of its partitions together.
 
-    Its origin is the version that a snapshot of just that has.
+    Its origin is the version of a snapshot of just that.
+
+    Parameters
+    ----------
+    settings
+        The settings in force.
+    spec
+        Of the bandit that is to start from it.
+    source
+        ``bandit``: what that one has committed so far. ``bandit@version``: what it knew when that
+        snapshot was published.
 
     Raises
     ------
     SpecError
         If there is no such bandit, its sums don't mean the same, or it has no outcome.
     StateError
-        If its sums can't be what a learner wrote.
+        If its sums can't be what a learner wrote, there is no such snapshot, or what it was made
+        from isn't retained any more.
     BrokerError
         If Kafka refuses or can't be reached.
     """
+    bandit, _, version = source.partition("@")
+    if version:
+        known = _at(settings, bandit, version)
+    else:
+        version, known = _so_far(settings, bandit)
+    if not known.outcomes:
+        raise SpecError(
+            f"bandit {source!r} has learned nothing yet; there is nothing to start from"
+        )
+    return from_statistics(spec, known, f"bandit {bandit}, version {version}")
+
+
+def _so_far(settings: Settings, bandit: str) -> tuple[str, Statistics]:
+    """Add up what is committed, and give the version that it has."""
     source = in_force_of(settings, bandit)
     table = SumsTable(wire_from(settings))
     reader = TopicReader(settings, TopicNames(settings.topics.prefix).learner_state)
@@ -75,12 +105,51 @@ def from_bandit(settings: Settings, spec: Spec, bandit: str) -> Evidence:
     for place in table.places_of(bandit):
         if table.epoch(place) == source.epoch:
             known = known.merge(table.sums(place, source.spec).statistics)
-    if not known.outcomes:
-        raise SpecError(
-            f"bandit {bandit!r} has learned nothing yet; there is nothing to start from"
+    return version_of(source.epoch, known.outcomes, known.digest()), known
+
+
+def _at(settings: Settings, bandit: str, version: str) -> Statistics:
+    """Learn anew what a snapshot was made from: the outcomes before its offsets, by its spec.
+
+    A snapshot has the solution, not the sums; by its digest it is known that these are they.
+    """
+    snapshot = load_snapshot(settings, bandit, version)
+    spec = Spec.from_canonical(snapshot["spec"])
+    ends = {int(partition): offset for partition, offset in snapshot["source_offsets"].items()}
+    known = Statistics.empty(spec)
+    for core in _learned(settings, InForce(spec, snapshot["epoch"]), ends):
+        known = known.merge(core.held[bandit].statistics)
+    if known.digest() != snapshot["digest"]:
+        raise StateError(
+            f"snapshot {version} of {bandit!r} was made from {snapshot['outcomes']} outcomes; those"
+            f" that are retained of them, {known.outcomes}, come to something else: take a newer"
+            f" version, or what it has learned so far: --prior-from {bandit}"
         )
-    version = version_of(source.epoch, known.outcomes, known.digest())
-    return from_statistics(spec, known, f"bandit {bandit}, version {version}")
+    return known
+
+
+def _learned(settings: Settings, in_force: InForce, ends: Mapping[int, int]) -> list[LearnCore]:
+    """Learn one spec from the retained outcomes before some offsets, by partition, in order."""
+    cores: dict[int, LearnCore] = {}
+    spec, wire = in_force.spec, wire_from(settings)
+    topic = TopicNames(settings.topics.prefix).outcomes(spec.lane)
+    left = {partition for partition, end in ends.items() if end > 0}
+    for messages in scan(settings, topic, starts=dict.fromkeys(left, 0)):
+        for partition in sorted(left):
+            records = [record_of(each) for each in messages if each.partition() == partition]
+            if not records:
+                continue
+            if partition not in cores:
+                start = Position(records[0].offset)
+                core = cores[partition] = LearnCore(spec.lane, partition, wire, start)
+                core.follow({spec.bandit: in_force})
+                core.open()
+            cores[partition].learn([r for r in records if r.offset < ends[partition]])
+            if records[-1].offset >= ends[partition] - 1:
+                left.discard(partition)
+        if not left:
+            break
+    return [cores[partition] for partition in sorted(cores)]
 
 
 def from_file(spec: Spec, path: Path) -> Weighed:

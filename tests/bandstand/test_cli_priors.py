@@ -8,7 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka import Producer, TopicPartition
 
+from bandstand.kafka import admin, producer_config
 from bandstand.learners.policies import policy_from_snapshot
 from bandstand.learners.statistics import Statistics
 from bandstand.local import Kafka
@@ -16,12 +18,17 @@ from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings, load_settings
 from bandstand.streams import topics
-from bandstand.streams.learner_records import PartitionSums, sums_records
+from bandstand.streams.learn_core import LearnCore
+from bandstand.streams.learner_records import PartitionSums, Position, sums_records
 from bandstand.streams.publish_core import PublishCore
+from bandstand.streams.records import record_of
 from bandstand.streams.specs import specs_in_force
 from tests.bandstand.calling import Call
-from tests.learners.given import batch, outcome
-from tests.streams.given import given_records
+from tests.learners.given import batch
+from tests.learners.given import outcome as taught
+from tests.streams.given import everything_in, given_records
+from tests.streams.outcomes import outcome
+from tests.waiting import PATIENCE_S
 
 WIRE = Wire.single_object()
 SPEC = """
@@ -34,9 +41,10 @@ floor: {floor}
 
 
 @pytest.fixture
-def settings(kafka: Kafka) -> Settings:
-    """Make the topics."""
+def settings(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Make the topics, with two partitions of outcomes."""
     del kafka
+    monkeypatch.setenv("BANDSTAND_LANES__DEFAULT__PARTITIONS", "2")
     settings = load_settings()
     topics.create(settings)
     return settings
@@ -58,7 +66,7 @@ def spec(
 
 def scores(settings: Settings, bandit: str = "home") -> dict[str, float]:
     """Publish a bandit's first snapshot, and give what it expects of its actions."""
-    core = PublishCore(WIRE, 3, {"default": 6})
+    core = PublishCore(WIRE, 3, {"default": 2})
     specs = specs_in_force(settings)
     core.follow(specs, specs)
     published = core.publish(bandit, 0)
@@ -103,7 +111,7 @@ def test_a_bandit_starts_from_another_one(settings: Settings, call: Call, tmp_pa
     in_force = specs_in_force(settings)["old"]
     state = TopicNames(settings.topics.prefix).learner_state
     for partition, clicks in enumerate(([1.0], [])):
-        rows = batch([outcome("green", clicks), outcome("blue", [1.0])])
+        rows = batch([taught("green", clicks), taught("blue", [1.0])])
         known = Statistics.empty(in_force.spec).update(rows)
         sums = PartitionSums("default", partition, in_force.epoch, 2, known)
         given_records(settings, state, *sums_records(sums, WIRE))
@@ -115,3 +123,69 @@ def test_a_bandit_starts_from_another_one(settings: Settings, call: Call, tmp_pa
     evidence = specs_in_force(settings)["home"].evidence
     assert evidence is not None
     assert evidence.origin.startswith(f"bandit old, version {in_force.epoch}-4-")
+
+
+def test_a_bandit_starts_from_a_snapshot_of_another_one(
+    settings: Settings, call: Call, tmp_path: Path
+) -> None:
+    """It knows what went into that version, none that came later; what isn't retained is missed."""
+    assert call("apply", spec(tmp_path, "old")).code == 0
+    names = TopicNames(settings.topics.prefix)
+    rows = [
+        outcome(number, bandit=bandit, action=action, clicks=clicks)
+        for number, (bandit, action, clicks) in enumerate(
+            [("old", "green", 1), ("other", "green", 1), ("old", "green", 0), ("old", "blue", 1)]
+        )
+    ]
+    placed = [(0, rows[0]), (0, rows[1]), (1, rows[2]), (0, rows[3])]
+    for partition, row in placed:
+        written(settings, names.outcomes("default"), partition, WIRE.dumps("outcome", row))
+    version = published(settings, "old")
+    for partition in range(2):
+        late = outcome(9, bandit="old", action="red", clicks=1)
+        written(settings, names.outcomes("default"), partition, WIRE.dumps("outcome", late))
+    done = call("apply", spec(tmp_path, third="violet"), "--prior-from", f"old@{version}")
+    assert done.code == 0, done.err
+    assert scores(settings) == pytest.approx({"red": 0.5, "green": 0.5, "violet": 0.5})
+    assert call("apply", spec(tmp_path), "--prior-from", f"old@{version}").code == 0
+    assert scores(settings) == pytest.approx({"red": 0.5, "green": 0.5, "blue": 2 / 3})
+    evidence = specs_in_force(settings)["home"].evidence
+    assert evidence is not None
+    assert evidence.outcomes == {"red": 0.0, "green": 2.0, "blue": 1.0}
+    assert evidence.origin == f"bandit old, version {version}"
+
+    unknown = call("apply", spec(tmp_path), "--prior-from", "old@1-2-ab")
+    assert f"bandit 'old' has no snapshot 1-2-ab; kept: {version}" in unknown.err
+    client, first = admin(settings), [TopicPartition(names.outcomes("default"), 0, 1)]
+    for answer in client.delete_records(first).values():
+        answer.result(PATIENCE_S)
+    gone = call("apply", spec(tmp_path), "--prior-from", f"old@{version}")
+    assert gone.code == 1
+    assert "made from 3 outcomes; those that are retained of them, 2, come to" in gone.err
+
+
+def written(settings: Settings, topic: str, partition: int, value: bytes) -> None:
+    """Write a record into a partition."""
+    producer = Producer(producer_config(settings))
+    producer.produce(topic, value, partition=partition)
+    assert producer.flush(PATIENCE_S) == 0
+
+
+def published(settings: Settings, bandit: str) -> str:
+    """Learn all outcomes that are there, and publish the bandit's snapshot; give its version."""
+    names = TopicNames(settings.topics.prefix)
+    in_force = specs_in_force(settings)
+    core = PublishCore(WIRE, 3, {"default": 2})
+    core.follow(in_force, in_force)
+    messages = everything_in(settings, names.outcomes("default"))
+    for partition in range(2):
+        learner = LearnCore("default", partition, WIRE, Position(0))
+        learner.follow(in_force)
+        learner.open()
+        learner.learn([record_of(m) for m in messages if m.partition() == partition])
+        for write in learner.writes():
+            core.take_state(0, write.key, write.value)
+    snapshot = core.publish(bandit, 0)
+    assert snapshot is not None
+    given_records(settings, names.snapshots, *snapshot.records)
+    return snapshot.version
