@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 
@@ -25,6 +25,9 @@ __all__ = [
     "LogisticThompson",
     "LogisticThompsonSpec",
 ]
+
+WEIGHTED: Final[Mapping[str, int]] = {}
+"""A chain has numbers, not steps, so with weights none become finer."""
 
 _Posteriors = tuple[Arrays, Arrays]
 
@@ -95,6 +98,9 @@ class LogisticThompson:
         m <- m + S x * (y - sigmoid(z))
         S <- S - S x x' S * c / (1 + c * v)
 
+    An outcome of weight w counts as w alike: its likelihood is raised to that power, so that both
+    ``y - sigmoid(z)`` and c are multiplied by it.
+
     Posteriors of several partitions multiply: their precisions, less the prior that all but one
     hold too often, add, and so do precisions times means. An action that only one of them has had
     is taken over as it is.
@@ -114,6 +120,7 @@ class LogisticThompson:
     """
 
     parameters = LogisticThompsonSpec
+    weighted = WEIGHTED
     actions_apart = True
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
@@ -141,13 +148,14 @@ class LogisticThompson:
         """
         outcomes, mean = _counted(state, rows), _floats(state["mean"]).copy()
         triangles = _floats(state["covariance"]).copy()
-        for action, features, rewards in _by_action(rows):
+        for action, features, rewards, counts in _by_action(rows):
             weights = mean[action]
             covariance = symmetric_of(triangles[action], len(weights))
-            for x, reward in zip(features, rewards, strict=True):
+            for x, reward, count in zip(features, rewards, counts, strict=True):
                 spread = np.add.reduce(covariance * x, axis=1)
                 variance = float(np.add.reduce(spread * x))
-                gain, curvature = _mode(float(np.add.reduce(weights * x)), variance, reward)
+                odds = float(np.add.reduce(weights * x))
+                gain, curvature = _mode(odds, variance, reward, count)
                 weights += spread * gain
                 covariance -= np.multiply.outer(spread, spread) * (
                     curvature / (1.0 + curvature * variance)
@@ -213,6 +221,7 @@ class DiagonalLogisticThompson:
     """
 
     parameters = DiagonalLogisticThompsonSpec
+    weighted = WEIGHTED
     actions_apart = True
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
@@ -230,12 +239,13 @@ class DiagonalLogisticThompson:
         """Take outcomes one after the other."""
         outcomes, mean = _counted(state, rows), _floats(state["mean"]).copy()
         precision = _floats(state["precision"]).copy()
-        for action, features, rewards in _by_action(rows):
+        for action, features, rewards, counts in _by_action(rows):
             weights, precise = mean[action], precision[action]
-            for x, reward in zip(features, rewards, strict=True):
+            for x, reward, count in zip(features, rewards, counts, strict=True):
                 spread = x / precise
                 variance = float(np.add.reduce(spread * x))
-                gain, curvature = _mode(float(np.add.reduce(weights * x)), variance, reward)
+                odds = float(np.add.reduce(weights * x))
+                gain, curvature = _mode(odds, variance, reward, count)
                 weights += spread * gain
                 precise += x * x * curvature
         return _bits({"outcomes": outcomes, "mean": mean, "precision": precision})
@@ -359,34 +369,42 @@ def _bits(state: Mapping[str, Floats]) -> Whole:
 
 def _counted(state: Whole, rows: Rows) -> Floats:
     outcomes = _floats(state["outcomes"])
-    return outcomes + np.bincount(rows.actions, minlength=len(outcomes))
+    weights = None if rows.roots is None else (rows.roots / STEPS) ** 2
+    return outcomes + np.bincount(rows.actions, weights, len(outcomes))
 
 
-def _by_action(rows: Rows) -> Iterator[tuple[int, Floats, list[float]]]:
-    """Give each action's features, float64[n, d], and scaled rewards, in their order."""
+def _by_action(rows: Rows) -> Iterator[tuple[int, Floats, list[float], list[float]]]:
+    """Give each action's features, float64[n, d], scaled rewards and weights, in their order."""
     order = np.argsort(rows.actions, kind="stable")
     values = rows.steps.take(order, axis=0) / STEPS
+    weights = np.ones(len(order))
+    if rows.roots is not None:
+        roots = rows.roots[order] / STEPS
+        values /= roots[:, np.newaxis]
+        weights = roots * roots
     actions, starts = np.unique(rows.actions[order], return_index=True)
     if not len(actions):
         return  # of no values, `split` makes one part all the same
-    for action, part in zip(actions.tolist(), np.split(values, starts[1:]), strict=True):
-        yield action, np.ascontiguousarray(part[:, :-1]), part[:, -1].tolist()
+    parts = (np.split(array, starts[1:]) for array in (values, weights))
+    for action, part, counts in zip(actions.tolist(), *parts, strict=True):
+        yield action, np.ascontiguousarray(part[:, :-1]), part[:, -1].tolist(), counts.tolist()
 
 
-def _mode(mean: float, variance: float, reward: float) -> tuple[float, float]:
-    """Find the mode of N(mean, variance) times a Bernoulli likelihood, over log-odds z.
+def _mode(mean: float, variance: float, reward: float, weight: float) -> tuple[float, float]:
+    """Find the mode of N(mean, variance) times a Bernoulli likelihood to a power, over log-odds z.
 
-    ``z = mean + variance * (reward - sigmoid(z))`` has one root, since its right side falls; it
-    lies between the values of that side at sigmoids of 1 and 0. Newton's steps, halved where they
-    leave what is known of the root.
+    ``z = mean + variance * weight * (reward - sigmoid(z))`` has one root, since its right side
+    falls; it lies between the values of that side at sigmoids of 1 and 0. Newton's steps, halved
+    where they leave what is known of the root.
 
     Returns
     -------
     gain
-        ``reward - sigmoid(z)``, so that ``z = mean + variance * gain``.
+        ``weight * (reward - sigmoid(z))``, so that ``z = mean + variance * gain``.
     curvature
-        ``sigmoid(z) * (1 - sigmoid(z))``.
+        ``weight * sigmoid(z) * (1 - sigmoid(z))``.
     """
+    variance *= weight
     low, high = mean + variance * (reward - 1.0), mean + variance * reward
     z = min(max(mean, low), high)
     for _ in range(_MOST_STEPS):
@@ -403,7 +421,7 @@ def _mode(mean: float, variance: float, reward: float) -> tuple[float, float]:
             break
         z = ahead
     share = _sigmoid(z)
-    return reward - share, share * (1.0 - share)
+    return weight * (reward - share), weight * share * (1.0 - share)
 
 
 _MOST_STEPS = 100

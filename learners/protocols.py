@@ -144,8 +144,8 @@ class Learner(Protocol):
     `bandstand.learners.statistics.Statistics`. A learner keeps nothing itself.
 
     One that can learn from outcomes with weights (`Rows.roots`) has an attribute ``weighted``: by
-    how much finer each sum's steps are then, by name, 1 where it isn't there. `solve` is given such
-    sums in their usual steps, as float64.
+    how much finer each sum's steps are then, by name, 1 where it isn't there; nothing of a chain's.
+    `solve` is given such sums in their usual steps, as float64.
 
     One whose sums are apart for each action says ``actions_apart = True``: they depend on nothing
     in the section ``policy``, the first axis of each is that of the actions, and ``outcomes`` is

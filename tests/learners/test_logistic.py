@@ -115,11 +115,12 @@ def integral(mean: float, deviation: float) -> float:
     return float(quad(weighed, -12, 12, epsabs=0, epsrel=1e-10)[0])
 
 
-@given(st.floats(-60, 60), st.floats(1e-12, 1e9), st.floats(0, 1))
+@given(st.floats(-60, 60), st.floats(1e-12, 1e9), st.floats(0, 1), st.sampled_from([1.0, 2.5, 1e3]))
 @settings(max_examples=300, deadline=None)
-def test_the_mode_is_the_root(mean: float, variance: float, reward: float) -> None:
-    """From tiny to huge variances, for rewards at the ends and in between."""
-    gain, curvature = _mode(mean, variance, reward)
+def test_the_mode_is_the_root(mean: float, variance: float, reward: float, weight: float) -> None:
+    """From tiny to huge variances, for rewards at the ends and in between, of any weight."""
+    gain, curvature = _mode(mean, variance, reward, weight)
+    gain, curvature, variance = gain / weight, curvature / weight, variance * weight
     low, high = mean + variance * (reward - 1), mean + variance * reward
 
     def excess(z: float) -> float:
@@ -128,7 +129,7 @@ def test_the_mode_is_the_root(mean: float, variance: float, reward: float) -> No
     root = brentq(excess, low - 1, high + 1, xtol=1e-13, rtol=1e-15)
     scale = 1e-8 + 1e-12 * variance
     assert abs(variance * (gain - (reward - float(expit(root))))) <= max(scale, 1e-9 * abs(root))
-    assert 0 <= curvature <= 0.25
+    assert 0 <= curvature <= 0.25 + 1e-15
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -247,6 +248,34 @@ def test_partitions_together_know_what_one_would(name: str, prior: dict[str, Any
         inverse = np.linalg.inv(covariance_of(one["factor"][index], 3))
         ratios = np.linalg.eigvals(covariance_of(four["factor"][index], 3) @ inverse).real
         assert (np.abs(ratios - 1) < 0.15).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_outcome_of_weight_four_is_four_at_once(name: str) -> None:
+    """The mode and the curvature of the likelihood to the fourth power, by scipy."""
+    kept = {"name": "click", "keep_probability": {"attribute": "kept"}}
+    spec = spec_of(name, reward=kept)
+    record = outcome("red", [1.0], numeric={"age": 10.0, "kept": 0.25}, words={"land": "no"})
+    statistics = learned(spec, [record])
+    arrays = solve(spec, statistics).arrays
+    x = np.array([1.0, -0.75, 1.0])
+
+    def loss(w: Floats) -> float:
+        return float(4 * np.logaddexp(0.0, -(x @ w)) + PRECISION * w @ w / 2)
+
+    mode = minimize(loss, np.zeros(3), method="BFGS", options={"gtol": 1e-9}).x
+    share = expit(x @ mode)
+    precision = PRECISION * np.eye(3) + 4 * share * (1 - share) * np.outer(x, x)
+    assert np.allclose(arrays["mean"][0], mode, atol=1e-5)
+    if name == NAMES[0]:
+        found = covariance_of(arrays["factor"][0], 3)
+        assert np.allclose(found, np.linalg.inv(precision), atol=1e-5)
+    else:
+        assert np.allclose(1 / arrays["variance"][0], np.diag(precision), atol=1e-5)
+    assert statistics.solvable()["outcomes"].tolist() == [4.0, 0.0, 0.0]
+    once = dict(record["decision"]["subject_numeric"]) | {"kept": 1.0}
+    record["decision"]["subject_numeric"] = list(once.items())
+    assert learned(spec, [record]).digest() == learned(spec_of(name), [record]).digest()
 
 
 @pytest.mark.parametrize("name", NAMES)
