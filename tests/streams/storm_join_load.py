@@ -26,6 +26,7 @@ from bandstand.schemas.topics import TICK_KEY, TopicNames
 from bandstand.settings import Settings
 from bandstand.streams.join_types import Log
 from tests.streams.bench import WIRE, decision
+from tests.streams.storm_scene import at_work
 
 __all__ = ["Content", "Ledger", "Load"]
 
@@ -205,16 +206,8 @@ class Load:
         AssertionError
             If a record isn't.
         """
-        stop = threading.Event()
-        threads = [threading.Thread(target=one.run, args=(stop,)) for one in self._senders]
-        for thread in threads:
-            thread.start()
-        try:
+        with at_work(*(one.run for one in self._senders)):
             yield
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
         for sender in self._senders:
             sender.flush()
 

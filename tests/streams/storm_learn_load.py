@@ -25,6 +25,7 @@ from bandstand.settings import Settings
 from bandstand.streams.join_types import Record
 from bandstand.streams.specs import apply_spec
 from tests.streams.outcomes import START_MS, outcome, outcome_record, progress_record
+from tests.streams.storm_scene import at_work
 
 __all__ = ["BANDITS", "GUESTS", "Load", "Tally", "spec_of"]
 
@@ -145,19 +146,8 @@ class Load:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Write while the block runs; at its end all is delivered and applied."""
-        stop = threading.Event()
-        threads = [
-            threading.Thread(target=self._writer.run, args=(stop,)),
-            threading.Thread(target=self._operator.run),
-        ]
-        for thread in threads:
-            thread.start()
-        try:
+        with at_work(self._writer.run, self._operator.run):
             yield
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
         self._writer.flush()
         assert not self._tally.errors, self._tally.errors[0]
 
@@ -293,8 +283,9 @@ class _Operator:
         for bandit in BANDITS:
             self._apply(bandit, 0)
 
-    def run(self) -> None:
-        """Do what this round asks of the operator, or nothing."""
+    def run(self, stop: threading.Event) -> None:
+        """Do what this round asks of the operator, or nothing; also when told to stop."""
+        del stop
         act = self._draw.choice((self._invite, self._change, self._change, None))
         time.sleep(self._draw.uniform(0, _MOVES_WITHIN_S))
         if act is not None:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from tests.streams.bench import Bench, Worker
 from tests.streams.storm_follower import Arrival
 from tests.streams.storm_plan import Group
 
-__all__ = ["Play", "Scene"]
+__all__ = ["Play", "Scene", "at_work"]
+
+
+@contextmanager
+def at_work(*jobs: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Do jobs, each in a thread, while the block runs; each is told to stop, and waited for."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=job, args=(stop,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 class Scene(ABC):
