@@ -66,6 +66,7 @@ class LinUCB(Regressions):
     """
 
     parameters = LinUCBSpec
+    resumes = True
 
     def solve(self, spec: Spec, sums: Whole, before: Solution | None = None) -> Solved:
         """Solve each action's regression; see `Regressions.regress`."""

@@ -73,6 +73,7 @@ class LinearEpsilonGreedy(Regressions):
     """
 
     parameters = LinearEpsilonGreedySpec
+    resumes = True
 
     def solve(self, spec: Spec, sums: Whole, before: Solution | None = None) -> Solved:
         """Solve each action's regression; ``epsilon`` as it is now."""
@@ -105,6 +106,7 @@ class SquareCB(Regressions):
     """
 
     parameters = SquareCBSpec
+    resumes = True
 
     def solve(self, spec: Spec, sums: Whole, before: Solution | None = None) -> Solved:
         """Solve each action's regression; ``gamma`` as it is now."""

@@ -95,6 +95,7 @@ class LinearThompson(Regressions):
     """
 
     parameters = LinearThompsonSpec
+    resumes = True
 
     def solve(self, spec: Spec, sums: Whole, before: Solution | None = None) -> Solved:
         """Solve each action's posterior; see `Regressions.regress`."""

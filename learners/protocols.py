@@ -200,7 +200,10 @@ class ChainedLearner(Learner, Protocol):
 
 
 class ResumingLearner(Learner, Protocol):
-    """Solves its actions one by one, so that those whose sums stayed are taken over."""
+    """Solves its actions one by one, so that those whose sums stayed are taken over.
+
+    It says so: ``resumes = True``.
+    """
 
     def solve(self, spec: Spec, sums: Whole, before: Solution | None = None) -> Solved:
         """Add the prior and solve, to the same bits with and without an earlier solution.

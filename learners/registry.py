@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from inspect import signature
 from typing import cast
 
-from bandstand.learners.protocols import AdditiveLearner, ChainedLearner, Learner, ResumingLearner
+from bandstand.learners.protocols import AdditiveLearner, ChainedLearner, ResumingLearner
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_policy import learner
 
@@ -21,9 +19,4 @@ def learner_of(spec: Spec) -> AdditiveLearner | ChainedLearner:
 def resuming_of(spec: Spec) -> ResumingLearner | None:
     """Give the learner of a spec if it can go on from an earlier solution."""
     learner = learner_of(spec)
-    return cast(ResumingLearner, learner) if _resumes(type(learner)) else None
-
-
-@cache
-def _resumes(kind: type[Learner]) -> bool:
-    return "before" in signature(kind.solve).parameters
+    return cast(ResumingLearner, learner) if getattr(learner, "resumes", False) else None
