@@ -87,6 +87,9 @@ class PublishCore:
         """Take the specs in force; `changed` are the bandits whose spec is another one now."""
         self._in_force = specs
         self._changed.update(changed)
+        for bandit in changed:
+            if bandit in self._shelves and not self._smooths(bandit):
+                self._shelves[bandit].values.clear()
 
     def take_state(self, partition: int, key: bytes, value: bytes | None) -> None:
         """Take a record of a partition of ``learner-state``.

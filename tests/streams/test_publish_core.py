@@ -142,6 +142,20 @@ def test_an_allocation_moves_on_from_the_current_snapshot() -> None:
     assert moves[1] > 0.04
 
 
+def test_what_nothing_is_to_be_near_any_more_is_not_kept() -> None:
+    """Once a spec smooths no longer, its artifacts are dropped at once; else they'd be there."""
+    fields = given_spec().model_dump(mode="json")
+    fields |= {"features": [], "policy": {"name": "beta_thompson"}}
+    plain = InForce(Spec.model_validate(fields), 4)
+    smooth = InForce(Spec.model_validate({**fields, "smoothing": {"most_change": 0.05}}), 3)
+    core = _core()
+    core.follow({"home": smooth}, ["home"])
+    _publish(core)
+    for in_force, misses in ((smooth, False), (plain, False), (smooth, True)):
+        core.follow({"home": in_force}, ["home"])
+        assert core.misses_snapshots() == misses
+
+
 def _applied(core: PublishCore, default: float, epoch: int) -> InForce:
     spec = InForce(given_spec(default=default), epoch)
     core.follow({"home": spec}, ["home"])
