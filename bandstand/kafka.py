@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
@@ -298,8 +298,9 @@ class TopicReader:
         Where the broker is and how to reach it.
     topic
         The topic.
-    partitions
-        Partitions to read; all by default.
+    starts
+        Partitions to read, and the offset to begin at in each; all, from their start, by default.
+        What was deleted meanwhile is passed over.
     isolation
         ``read_committed`` leaves out records of transactions that are open or were aborted.
 
@@ -316,7 +317,7 @@ class TopicReader:
         settings: Settings,
         topic: str,
         *,
-        partitions: Sequence[int] | None = None,
+        starts: Mapping[int, int] | None = None,
         isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
     ) -> None:
         self.topic = topic
@@ -330,11 +331,11 @@ class TopicReader:
         )
         with broker_errors(f"reading topic {topic!r}"):
             self._consumer = clients.Consumer(configuration)
-        if partitions is None:
-            partitions = self._all_partitions()
-        self._behind = set(partitions)
-        self._next = dict.fromkeys(partitions, 0)
-        self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
+        self._next = dict(starts or dict.fromkeys(self._all_partitions(), 0))
+        self._behind = set(self._next)
+        self._consumer.assign(
+            [TopicPartition(topic, p, at or OFFSET_BEGINNING) for p, at in self._next.items()]
+        )
 
     @property
     def caught_up(self) -> bool:
@@ -360,7 +361,7 @@ class TopicReader:
         return [message for message in messages if self._is_record(message)]
 
     def position(self, partition: int) -> int:
-        """Give the offset of the next record to be read; 0 before the first answer."""
+        """Give the offset of the next record to be read, as far as is known by now."""
         return self._next[partition]
 
     def read_to_end(self, timeout: float, stop: threading.Event | None = None) -> Iterator[Message]:

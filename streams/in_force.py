@@ -1,16 +1,33 @@
-"""What a bandit's spec in force is, and what a change of it means."""
+"""What a bandit's spec in force is, what a change of it means, and what takes its place."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from bandstand.learners.evidence import Evidence
 from bandstand.learners.inherit import inherits
 from bandstand.schemas.spec import Spec
 
-__all__ = ["Ancestor", "InForce", "SpecChange"]
+__all__ = ["Ancestor", "InForce", "SpecChange", "Start", "Wanted"]
 
 MOST_ANCESTORS: Final = 32
+
+
+class Start(NamedTuple):
+    """Where the logs of a partition ended when a bandit came to its lane.
+
+    Parameters
+    ----------
+    outcome
+        Offset in the outcome log before which it has none.
+    decision
+        Offset in the decision log: the first whose outcome counts. It was looked up later, so all
+        outcomes that were there come from decisions before it.
+    """
+
+    outcome: int
+    decision: int
 
 
 class Ancestor(NamedTuple):
@@ -33,12 +50,19 @@ class InForce(NamedTuple):
         Those before it, the newest first, as far back as sums go on.
     evidence
         What was known before any outcome.
+    starts
+        Where the bandit came to its lane, by partition. Empty: all that is retained counts.
     """
 
     spec: Spec
     epoch: int
     ancestors: tuple[Ancestor, ...] = ()
     evidence: Evidence | None = None
+    starts: tuple[Start, ...] = ()
+
+    def start(self, partition: int) -> Start:
+        """Give from where on a partition's decisions and their outcomes count."""
+        return self.starts[partition] if self.starts else Start(0, 0)
 
     def heirs(self, spec: Spec) -> tuple[Ancestor, ...]:
         """Give the ancestors of a spec that takes the place of this one."""
@@ -82,3 +106,74 @@ class SpecChange(NamedTuple):
     bandit: str
     now: InForce | None
     before: InForce | None
+
+
+class Wanted(NamedTuple):
+    """A spec that somebody wants in force.
+
+    Parameters
+    ----------
+    spec
+        The spec.
+    reason
+        Why; kept with the record.
+    evidence
+        What is known before any outcome, instead of what was said before.
+    instead_of
+        Only where this epoch is in force: what somebody else has applied meanwhile stays.
+    retained
+        Decisions from before the bandit came to its lane count, too, as far as their outcomes are
+        retained.
+    """
+
+    spec: Spec
+    reason: str = ""
+    evidence: Evidence | None = None
+    instead_of: int | None = None
+    retained: bool = False
+
+    def is_due(self, specs: Mapping[str, InForce]) -> bool:
+        """Tell whether something must change for it, given what is in force."""
+        before = specs.get(self.spec.bandit)
+        if self.instead_of is not None and (before is None or before.epoch != self.instead_of):
+            return False
+        return (
+            before is None
+            or before.spec.hash != self.spec.hash
+            or self.evidence is not None
+            or self._reaches_back(before)
+        )
+
+    def after(
+        self, specs: Mapping[str, InForce], ends: Callable[[str], tuple[Start, ...]]
+    ) -> InForce:
+        """Give what is to take the place of what is in force; the epoch is -1 until it is written.
+
+        Evidence that came with an earlier spec stays as long as sums go on. Where the bandit began
+        stays as long as its lane.
+
+        Parameters
+        ----------
+        specs
+            What is in force.
+        ends
+            Tells where the partitions of a lane end now.
+        """
+        spec, before = self.spec, specs.get(self.spec.bandit)
+        if before is None or before.spec.lane != spec.lane:
+            starts = () if self.retained else ends(spec.lane)
+            return InForce(spec, -1, (), self.evidence, starts)
+        heirs = before.heirs(spec)
+        evidence = self.evidence or (before.evidence if heirs else None)
+        if self._reaches_back(before):
+            return InForce(spec, -1, (), evidence)
+        return InForce(spec, -1, heirs, evidence, before.starts)
+
+    def loses(self, specs: Mapping[str, InForce]) -> Evidence | None:
+        """Give what was known before any outcome, where the new spec can't go on with it."""
+        before = specs.get(self.spec.bandit)
+        gone = before is not None and self.evidence is None and not before.heirs(self.spec)
+        return before.evidence if before is not None and gone else None
+
+    def _reaches_back(self, before: InForce) -> bool:
+        return self.retained and bool(before.starts)

@@ -297,7 +297,9 @@ class _Partition:
         if self._rebuild is None:
             if not self.core.missing:
                 return
-            _log.info("learns from the start", bandits=sorted(self.core.missing), topic=self._topic)
+            _log.info(
+                "learns what came before", bandits=sorted(self.core.missing), topic=self._topic
+            )
             self._rebuild = Rebuild(self._settings, self._wire, self._topic, self.core)
             learn_metrics.REBUILDS.inc(len(self.core.missing))
         if self._rebuild.step(self.core):

@@ -1,8 +1,9 @@
 """The learner of one outcome partition: records in, sums and a position out, nothing else.
 
 What it holds is a function of the records before its position and of the specs in force: how they
-are cut into batches, and where it was stopped and restored, changes no bit. A spec that comes late
-is learned from the retained outcomes by a second core, which this one then adopts.
+are cut into batches, and where it was stopped and restored, changes no bit. A spec whose outcomes
+may have been passed already is learned from those that are retained by a second core, which this
+one then adopts.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Learned(NamedTuple):
     outcomes
         Outcomes by what became of them: ``learned``, ``rejected`` (by the statistics, which keep
         the reasons as counters), ``later`` (of a bandit that is still being built from the start),
-        ``unclaimed`` (of a bandit without a spec in this lane), ``oversize``, ``repeat``,
-        ``refused``.
+        ``unclaimed`` (of a bandit without a spec in this lane, or of a decision from before it
+        came), ``oversize``, ``repeat``, ``refused``.
     counters
         By how much the statistics' counters have grown, over all bandits.
     refused
@@ -107,6 +108,9 @@ class LearnCore:
         self._in_force: dict[str, InForce] = {}
         self._stale = {key: bandit for bandit, key in stale}
         self._changed: set[str] = set()
+        self._firsts: dict[str, int] = {}
+        """Decision offsets from which on bandits count that came after the largest taken."""
+        self._last_first = -1
         self.newest: int | None = None
         """Newest decision time that was learned from, ms since 1970."""
         self._note_newest(self._held.values())
@@ -121,7 +125,8 @@ class LearnCore:
     def missing(self) -> dict[str, InForce]:
         """Specs in force in this lane that have no sums yet: `open` them, or `adopt` a rebuild.
 
-        Where older sums go on, only the actions that are new are missing.
+        Where older sums go on, only the actions that are new are missing. A bandit none of whose
+        decisions can have been passed isn't: `follow` has opened it.
         """
         missing = {}
         for bandit, in_force in self._in_force.items():
@@ -130,7 +135,8 @@ class LearnCore:
                 missing[bandit] = in_force
             elif held.epoch != in_force.epoch:
                 added = set(in_force.spec.actions).difference(in_force.kept(held.epoch))
-                missing[bandit] = InForce(only(in_force.spec, added), in_force.epoch)
+                spec, starts = only(in_force.spec, added), in_force.starts
+                missing[bandit] = InForce(spec, in_force.epoch, starts=starts)
         return missing
 
     @property
@@ -158,6 +164,12 @@ class LearnCore:
                 sums.epoch != in_force.epoch and in_force.kept(sums.epoch) == in_force.spec.actions
             ):
                 self._settle(bandit, None)
+        firsts = {b: f.start(self.partition).decision for b, f in self._in_force.items()}
+        taken = self.position.source_offset
+        self._firsts = {bandit: first for bandit, first in firsts.items() if first > taken}
+        self._last_first = max(self._firsts.values(), default=-1)
+        for bandit in self._firsts.keys() - self._held.keys():
+            self._settle(bandit, Statistics.empty(self._in_force[bandit].spec))
 
     def open(self) -> None:
         """Begin what is `missing` with empty sums: right where nothing retained was passed over."""
@@ -206,7 +218,9 @@ class LearnCore:
         refused += [Refused(rows[bad.index], bad.error) for bad in batch.bad]
         table, source_offset = _increasing(batch.table, self.position.source_offset)
         counts = Counter(repeat=batch.table.num_rows - table.num_rows, refused=len(refused))
-        counters = self._update(table, counts)
+        counting = self._counting(table)
+        counts["unclaimed"] += table.num_rows - counting.num_rows
+        counters = self._update(counting, counts)
         complete.append(pc.max(table["before"].cast(pa.int64())).as_py())
         self.position = Position(
             records[-1].offset + 1,
@@ -279,6 +293,16 @@ class LearnCore:
                     yield parse_tail(record, self._wire).before
                 except StateError as error:
                     refused.append(Refused(record, EventError("progress", str(error))))
+
+    def _counting(self, table: pa.RecordBatch) -> pa.RecordBatch:
+        """Drop the outcomes of decisions that came before their bandit."""
+        if self._last_first <= self.position.source_offset:
+            return table
+        bandits = pc.struct_field(table["decision"], "bandit").dictionary_encode()
+        names = bandits.dictionary.to_pylist()
+        first = np.array([*(self._firsts.get(name, 0) for name in names), 0])
+        codes = bandits.indices.fill_null(len(names)).to_numpy()
+        return table.filter(pa.array(table["source_offset"].to_numpy() >= first[codes]))
 
     def _update(self, table: pa.RecordBatch, counts: Counter[str]) -> Counter[str]:
         bandits = pc.struct_field(table["decision"], "bandit")

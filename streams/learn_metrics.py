@@ -13,6 +13,7 @@ __all__ = [
     "FENCES",
     "PARTITIONS",
     "REBUILDS",
+    "REREAD",
     "TRANSACTIONS",
     "count",
     "forget",
@@ -32,6 +33,9 @@ PARTITIONS = Gauge("bandstand_learn_partitions", "Outcome partitions assigned.",
 BANDITS = Gauge("bandstand_learn_bandits", "Bandits with a spec in force.", ["lane"])
 FENCES = Counter("bandstand_learn_fenced", "Times that another learner had taken over.")
 REBUILDS = Counter("bandstand_learn_rebuilds", "Bandits learned from the retained outcomes.")
+REREAD = Counter(
+    "bandstand_learn_reread_records", "Records of outcomes read once more, for rebuilds."
+)
 _OUTCOMES = Counter(
     "bandstand_learn_outcomes", "Outcomes read, by what became of them.", ["lane", "state"]
 )

@@ -38,8 +38,9 @@ from bandstand.schemas.wire import wire_from
 from bandstand.settings import Settings
 from bandstand.streams import publish_metrics, topics
 from bandstand.streams.dead_letters import origin_of
+from bandstand.streams.in_force import Wanted
 from bandstand.streams.publish_core import PublishCore, Published
-from bandstand.streams.specs import SpecFollower, apply_spec
+from bandstand.streams.specs import SpecFollower, apply
 from bandstand.streams.transactions import FencedError, Transactions, open_all
 
 __all__ = ["Publisher", "run", "transactional_id"]
@@ -222,26 +223,9 @@ class Publisher:
                 self._core.take_snapshot(key, value)
             publish_metrics.show(published.snapshot)
             _log.info("published", bandit=published.bandit, version=published.version)
-        for published in everything:
-            self._act(published)
-
-    def _act(self, made: Published) -> None:
-        """Tell of changes of rewards, and do what the spec wants done about them."""
-        for change in made.changes:
-            publish_metrics.CHANGES.labels(made.bandit).inc()
-            _log.warning("rewards have changed", bandit=made.bandit, **change._asdict())
-        if not made.changes:
-            return
-        change = max(made.changes, key=attrgetter("began"))
-        spec = Spec.from_canonical(made.snapshot["spec"])
-        wanted = acted(spec, change)
-        if wanted.hash != spec.hash and spec.drift is not None:
-            reason = (
-                f"drift: {spec.drift.act}, for {change.action!r} brings {change.after:.4g} of its"
-                f" range since {moment(change.began).isoformat()}, {change.before:.4g} before"
-            )
-            epoch = made.snapshot["epoch"]
-            apply_spec(self._settings, wanted, "bandstand publish", reason, instead_of=epoch)
+        acts = [act for published in everything if (act := _act(published)) is not None]
+        if acts:
+            apply(self._settings, self._specs, acts, "bandstand publish")
 
     def _make(self, bandit: str) -> Published | None:
         """Solve one bandit; one that can't be solved or is too wide stops no other."""
@@ -292,6 +276,25 @@ class Publisher:
             if (producer := self._producers.pop(place.partition, None)) is not None:
                 producer.close()
         self._report()
+
+
+def _act(made: Published) -> Wanted | None:
+    """Tell of changes of rewards, and give what the spec wants done about them."""
+    for change in made.changes:
+        publish_metrics.CHANGES.labels(made.bandit).inc()
+        _log.warning("rewards have changed", bandit=made.bandit, **change._asdict())
+    if not made.changes:
+        return None
+    change = max(made.changes, key=attrgetter("began"))
+    spec = Spec.from_canonical(made.snapshot["spec"])
+    wanted = acted(spec, change)
+    if wanted.hash == spec.hash or spec.drift is None:
+        return None
+    reason = (
+        f"drift: {spec.drift.act}, for {change.action!r} brings {change.after:.4g} of its"
+        f" range since {moment(change.began).isoformat()}, {change.before:.4g} before"
+    )
+    return Wanted(wanted, reason, instead_of=made.snapshot["epoch"])
 
 
 def _refuse_too_wide(made: Published) -> None:

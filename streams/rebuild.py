@@ -1,7 +1,7 @@
 """Learning what came before: a spec that is new here, taught by the outcomes still retained.
 
-The live core goes on meanwhile. A second core reads the partition from its start, for the new specs
-only, and is adopted at the moment in which both stand at the same offset.
+The live core goes on meanwhile. A second core reads the partition from where the first of the new
+specs begins, for these only, and is adopted at the moment in which both stand at the same offset.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from bandstand.kafka import TopicReader
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
+from bandstand.streams import learn_metrics
 from bandstand.streams.join_types import Record
 from bandstand.streams.learn_core import LearnCore
 from bandstand.streams.learner_records import Position
@@ -37,7 +38,8 @@ class Rebuild:
     def __init__(self, settings: Settings, wire: Wire, topic: str, live: LearnCore) -> None:
         self._wire = wire
         self._specs = live.missing
-        self._reader = TopicReader(settings, topic, partitions=[live.partition])
+        start = min(one.start(live.partition).outcome for one in self._specs.values())
+        self._reader = TopicReader(settings, topic, starts={live.partition: start})
         self._core: LearnCore | None = None
         self._ahead: list[Record] = []
 
@@ -45,6 +47,7 @@ class Rebuild:
         """Read on without waiting; True once the live core has adopted the sums."""
         if not self._ahead:
             self._ahead = [record_of(message) for message in self._reader.poll(0, _BATCH)]
+            learn_metrics.REREAD.inc(len(self._ahead))
         core = self._core = self._core or self._begin(live)
         if core is None:
             return False

@@ -1,36 +1,51 @@
-"""The specs in force: how an operator sets them, and how every role follows them.
+"""The specs in force: how they are set, and how every role follows them.
 
 The topic ``specs`` holds the newest spec of each bandit. The offset of its record is the bandit's
 epoch: all that is learned and published says which epoch it belongs to.
+
+All who write there share one transactional name: each fences off the others, reads to the end, and
+writes only if it still has the name. So nobody takes the place of a spec that it hasn't read.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from functools import cache
+from typing import Self
 
-import numpy as np
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Message
 
 from bandstand.errors import BrokerError, EventError, SpecError
-from bandstand.kafka import TopicReader, broker_errors, producer_config
+from bandstand.kafka import TopicReader, end_offsets
 from bandstand.learners.evidence import Evidence
 from bandstand.logs import get_logger
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import TopicNames
-from bandstand.schemas.wire import Wire, wire_from
+from bandstand.schemas.wire import wire_from
 from bandstand.settings import Settings
 from bandstand.streams.dead_letters import DeadLetters, origin_of
-from bandstand.streams.in_force import Ancestor, InForce, SpecChange
-from bandstand.streams.topic_plans import FRAME_BYTES, TABLE_RECORD_BYTES
+from bandstand.streams.in_force import InForce, SpecChange, Start, Wanted
+from bandstand.streams.spec_records import read_spec_record, spec_record
+from bandstand.streams.transactions import FencedError, Transactions
 
-__all__ = ["InForce", "SpecChange", "SpecFollower", "apply_spec", "specs_in_force"]
+__all__ = [
+    "InForce",
+    "SpecChange",
+    "SpecFollower",
+    "Wanted",
+    "apply",
+    "apply_spec",
+    "specs_in_force",
+]
 
 _log = get_logger(__name__)
 _READ_S = 30.0
-_WRITE_S = 10.0
-_MOST_BYTES = TABLE_RECORD_BYTES - FRAME_BYTES
+_FENCED_S = 30.0
+_PAUSE_S = 0.1
 
 
 def apply_spec(
@@ -40,48 +55,98 @@ def apply_spec(
     reason: str = "",
     evidence: Evidence | None = None,
     instead_of: int | None = None,
+    *,
+    retained: bool = False,
 ) -> int:
-    """Put a spec in force for all roles; no record is written where it is already.
+    """Put one spec in force for all roles; gives the bandit's epoch.
 
-    Evidence that came with an earlier one stays, as long as sums go on.
+    See `apply`, which does so for many at once, and `Wanted`.
+    """
+    with SpecFollower(settings, role="apply") as specs:
+        wanted = Wanted(spec, reason, evidence, instead_of, retained)
+        return apply(settings, specs, [wanted], author)[0]
+
+
+def apply(
+    settings: Settings, specs: SpecFollower, wanted: Sequence[Wanted], author: str = ""
+) -> list[int]:
+    """Put specs in force for all roles, all or none; no record is written where one is already.
 
     Parameters
     ----------
     settings
         The settings in force.
-    spec
-        The spec.
-    author, reason
-        Who does it, and why; kept with the record.
-    evidence
-        What is known before any outcome, instead of what was said before.
-    instead_of
-        Only where this epoch is in force: what somebody else has applied meanwhile stays.
+    specs
+        Reads what is in force. What changes is told by its next `SpecFollower.poll`.
+    wanted
+        What is wanted, at most one spec a bandit.
+    author
+        Who does it; kept with the records.
 
     Returns
     -------
-    int
-        The bandit's epoch.
+    list of int
+        The bandits' epochs; -1 where none is in force and `Wanted.instead_of` asks for one.
 
     Raises
     ------
     SettingsError
-        If the spec's lane isn't set up.
+        If a spec's lane isn't set up.
     SpecError
-        If the record would be too large.
+        If a record would be too large, or two specs are of one bandit.
     BrokerError
-        If Kafka refuses or can't be reached.
+        If Kafka refuses or can't be reached, or others apply specs without a pause.
     """
-    settings.lane(spec.lane)
-    current = specs_in_force(settings).get(spec.bandit)
-    if current is not None and current.spec.hash == spec.hash and evidence is None:
-        return current.epoch
-    if instead_of is not None and (current is None or current.epoch != instead_of):
-        return -1 if current is None else current.epoch
-    ancestors = current.heirs(spec) if current is not None else ()
-    if evidence is None and current is not None and ancestors:
-        evidence = current.evidence
-    return _write(settings, spec, author, reason, ancestors, evidence)
+    count = Counter(one.spec.bandit for one in wanted)
+    if twice := [repr(bandit) for bandit, number in count.items() if number > 1]:
+        raise SpecError(f"several specs of {', '.join(twice)}; give one a bandit")
+    for one in wanted:
+        settings.lane(one.spec.lane)
+    specs.look()
+    written: dict[str, int] = {}
+    deadline = time.monotonic() + _FENCED_S
+    while not written and any(one.is_due(specs.current) for one in wanted):
+        try:
+            written = _write(settings, specs, wanted, author)
+        except FencedError as error:
+            if time.monotonic() > deadline:
+                raise BrokerError(
+                    f"applying specs: others did, too, for {_FENCED_S:g} s; try again", passing=True
+                ) from error
+            time.sleep(random.uniform(0, _PAUSE_S))
+            specs.look()
+    epochs = {bandit: in_force.epoch for bandit, in_force in specs.current.items()} | written
+    return [epochs.get(one.spec.bandit, -1) for one in wanted]
+
+
+def _write(
+    settings: Settings, specs: SpecFollower, wanted: Iterable[Wanted], author: str
+) -> dict[str, int]:
+    """Fence off others, and write what is due by all that they have written; gives the offsets."""
+    names, wire = TopicNames(settings.topics.prefix), wire_from(settings)
+
+    @cache
+    def ends(lane: str) -> tuple[Start, ...]:
+        partitions = range(settings.lane(lane).partitions)
+        outcomes = end_offsets(settings, names.outcomes(lane), partitions)
+        decisions = end_offsets(settings, names.decisions(lane), partitions)
+        return tuple(Start(outcomes[p], decisions[p]) for p in partitions)
+
+    with closing(Transactions(settings, names.specs, names.specs)) as producer:
+        producer.open()
+        specs.look()
+        ts = time.time_ns() // 1_000_000
+        records = [
+            (
+                0,
+                one.spec.bandit.encode(),
+                spec_record(one.after(specs.current, ends), ts, author, one.reason, wire),
+            )
+            for one in wanted
+            if one.is_due(specs.current)
+        ]
+        offsets = producer.write(records) if records else {}
+    return {key.decode(): offset for key, offset in offsets.items()}
 
 
 def specs_in_force(settings: Settings) -> dict[str, InForce]:
@@ -120,6 +185,7 @@ class SpecFollower:
         """What is in force, by bandit."""
         self.unreadable: set[int] = set()
         """Offsets of records that were refused: epochs that a newer version may know."""
+        self._changes: list[SpecChange] = []
         self._wire = wire_from(settings)
         self._letters = DeadLetters(settings, role, self._wire)
         self._reader = TopicReader(settings, TopicNames(settings.topics.prefix).specs)
@@ -132,7 +198,8 @@ class SpecFollower:
         timeout
             Seconds to wait for a first record, >= 0.
         """
-        return self._take(self._reader.poll(timeout))
+        self._take(self._reader.poll(timeout))
+        return self._told()
 
     def catch_up(self, timeout: float = _READ_S) -> list[SpecChange]:
         """Read up to the end that the topic has now; gives what has changed.
@@ -147,21 +214,29 @@ class SpecFollower:
         BrokerError
             If it isn't.
         """
-        return self._take(self._reader.read_to_end(timeout))
+        self.look(timeout)
+        return self._told()
+
+    def look(self, timeout: float = _READ_S) -> None:
+        """Read up to the end as `catch_up` does; what has changed is told by the next call."""
+        self._take(self._reader.read_to_end(timeout))
 
     def close(self) -> None:
         """Stop following."""
         self._reader.close()
         self._letters.close()
 
-    def __enter__(self) -> SpecFollower:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _take(self, messages: Iterable[Message]) -> list[SpecChange]:
-        changes = []
+    def _told(self) -> list[SpecChange]:
+        changes, self._changes = self._changes, []
+        return changes
+
+    def _take(self, messages: Iterable[Message]) -> None:
         for message in messages:
             try:
                 change = self._change(message)
@@ -171,11 +246,11 @@ class SpecFollower:
                 self.unreadable.add(message.offset() or 0)
                 continue
             self._note(change)
-            changes.append(change)
-        return changes
+            self._changes.append(change)
 
     def _change(self, message: Message) -> SpecChange:
-        bandit, now = read_record(message, self._wire)
+        origin = origin_of(message)
+        bandit, now = read_spec_record(origin.key, origin.value, origin.offset, self._wire)
         return SpecChange(bandit, now, self.current.get(bandit))
 
     def _note(self, change: SpecChange) -> None:
@@ -189,115 +264,3 @@ class SpecFollower:
             epoch=change.now.epoch if change.now else None,
             spec_hash=change.now.spec.hash[:16] if change.now else None,
         )
-
-
-def read_record(message: Message, wire: Wire) -> tuple[str, InForce | None]:
-    """Read a record of ``specs``: the bandit, and its spec unless that was removed.
-
-    Raises
-    ------
-    EventError
-        If its key, its value or the spec in it can't be right.
-    """
-    origin = origin_of(message)
-    try:
-        key = (origin.key or b"").decode()
-    except UnicodeDecodeError as error:
-        raise EventError("key", f"a bandit's name must be UTF-8: {error}") from None
-    if origin.value is None:
-        return key, None
-    record = wire.loads("spec", origin.value)
-    try:
-        spec = Spec.from_canonical(record["spec"])
-    except SpecError as error:
-        raise EventError("invalid", str(error)) from None
-    if not key == record["bandit"] == spec.bandit:
-        raise EventError(
-            "key", f"key {key!r}, record {record['bandit']!r} and spec {spec.bandit!r} must agree"
-        )
-    if record["spec_hash"] != spec.hash:
-        raise EventError(
-            "invalid", f"spec_hash is {record['spec_hash']}, the spec's is {spec.hash}"
-        )
-    return key, InForce(spec, origin.offset, tuple(_ancestors(record)), _evidence(record))
-
-
-def _ancestors(record: Mapping[str, Any]) -> Iterator[Ancestor]:
-    """Read the specs before, up to one that this version can't read."""
-    for ancestor in record["ancestors"]:
-        try:
-            yield Ancestor(ancestor["epoch"], Spec.from_canonical(ancestor["spec"]))
-        except SpecError:
-            return
-
-
-def _prior(evidence: Evidence) -> dict[str, Any]:
-    return {
-        "origin": evidence.origin,
-        "actions": list(evidence.actions),
-        "arrays": [
-            {"name": name, "shape": list(array.shape), "data": array.astype("<f8").tobytes()}
-            for name, array in sorted(evidence.arrays.items())
-        ],
-    }
-
-
-def _evidence(record: Mapping[str, Any]) -> Evidence | None:
-    prior = record["prior"]
-    if prior is None:
-        return None
-    arrays = {
-        array["name"]: np.frombuffer(array["data"], "<f8").reshape(array["shape"])
-        for array in prior["arrays"]
-    }
-    return Evidence(prior["origin"], tuple(prior["actions"]), arrays)
-
-
-def _write(
-    settings: Settings,
-    spec: Spec,
-    author: str,
-    reason: str,
-    ancestors: Iterable[Ancestor],
-    evidence: Evidence | None,
-) -> int:
-    record = {
-        "bandit": spec.bandit,
-        "spec_hash": spec.hash,
-        "spec": spec.canonical(),
-        "ts": time.time_ns() // 1_000_000,
-        "author": author,
-        "reason": reason,
-        "ancestors": [{"epoch": a.epoch, "spec": a.spec.canonical()} for a in ancestors],
-        "prior": evidence and _prior(evidence),
-    }
-    value = wire_from(settings).dumps("spec", record)
-    if len(value) > _MOST_BYTES:
-        raise SpecError(
-            f"the record of {spec.bandit!r} would have {len(value)} bytes; allowed: {_MOST_BYTES};"
-            " give the bandit fewer actions or features, or no prior from elsewhere"
-        )
-    answers: list[tuple[KafkaError | None, int]] = []
-    topic = TopicNames(settings.topics.prefix).specs
-    producer = Producer(
-        producer_config(
-            settings,
-            linger_ms=0,
-            message_timeout_ms=8_000,
-            message_max_bytes=TABLE_RECORD_BYTES,
-        )
-    )
-    with broker_errors(f"applying the spec of {spec.bandit!r}"):
-        producer.produce(
-            topic,
-            value,
-            spec.bandit.encode(),
-            on_delivery=lambda error, message: answers.append((error, message.offset() or 0)),
-        )
-        producer.flush(_WRITE_S)
-        if not answers:
-            raise BrokerError(f"applying the spec of {spec.bandit!r}: no answer in {_WRITE_S:g} s")
-        failure, offset = answers[0]
-        if failure is not None:
-            raise KafkaException(failure)
-    return offset

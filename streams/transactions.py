@@ -76,8 +76,13 @@ class Transactions:
         with self._errors("opening"):
             self._producer.init_transactions(_TIMEOUT_S)
 
-    def write(self, records: Iterable[tuple[int, bytes, bytes | None]]) -> None:
+    def write(self, records: Iterable[tuple[int, bytes, bytes | None]]) -> dict[bytes, int]:
         """Write records, given as partition, key and value, in one transaction.
+
+        Returns
+        -------
+        dict
+            Key and offset of each record.
 
         Raises
         ------
@@ -86,13 +91,21 @@ class Transactions:
         BrokerError
             If it isn't known to be committed; use this object no more.
         """
+        offsets: dict[bytes, int] = {}
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            self._failed = self._failed or error
+            if error is None:
+                offsets[message.key() or b""] = message.offset() or 0
+
         with self._errors("writing in"):
             self._producer.begin_transaction()
             for partition, key, value in records:
                 self._producer.produce(
-                    self._topic, value, key, partition=partition, on_delivery=self._delivered
+                    self._topic, value, key, partition=partition, on_delivery=delivered
                 )
             self._commit()
+        return offsets
 
     def close(self) -> None:
         """Drop what is under way, without waiting for it; also after an error."""
@@ -107,10 +120,6 @@ class Transactions:
                     raise
             else:
                 return
-
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        del message
-        self._failed = self._failed or error
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:

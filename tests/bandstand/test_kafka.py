@@ -132,7 +132,7 @@ def test_a_reader_catches_up_with_an_empty_topic(reader: TopicReader) -> None:
 def test_a_reader_of_some_partitions_reads_no_others(settings: Settings, topic: str) -> None:
     """Partitions can be named."""
     _produce(settings, topic, [b"%d" % number for number in range(50)])
-    reader = TopicReader(settings, topic, partitions=[2, 5])
+    reader = TopicReader(settings, topic, starts={2: 0, 5: 0})
     assert {m.partition() for m in reader.read_to_end(PATIENCE_S)} == {2, 5}
     reader.close()
 

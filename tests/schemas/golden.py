@@ -141,6 +141,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             "actions": ["größer"],
             "arrays": [{"name": "outcomes", "shape": [1], "data": bytes(8)}],
         },
+        "starts": [{"outcome": 0, "decision": 2**40}],
     },
 }
 

@@ -124,7 +124,7 @@ class _Lane(Scene):
         return fresh
 
     def _whole(self, topic: str, partition: int) -> list[Record]:
-        reader = TopicReader(self._bench.settings, topic, partitions=[partition])
+        reader = TopicReader(self._bench.settings, topic, starts={partition: 0})
         try:
             return [record_of(message) for message in reader.read_to_end(_READ_S)]
         finally:

@@ -18,7 +18,7 @@ from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import TopicNames, artifact_key
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
-from bandstand.streams.in_force import InForce
+from bandstand.streams.in_force import InForce, Start
 from bandstand.streams.join_types import Record
 from bandstand.streams.learner_records import (
     PartitionSums,
@@ -165,7 +165,7 @@ class Checks:
             if epoch in self.epochs.values():
                 self._hold_between(epoch, partition, sums)
         for bandit, in_force in self.in_force.items():
-            wanted, found = self._tally.outcomes(in_force.spec), self.truth.total(in_force).outcomes
+            wanted, found = self._tally.outcomes(in_force), self.truth.total(in_force).outcomes
             if wanted != found:
                 raise DifferenceError(f"{bandit!r} learned {found} outcomes of {wanted}")
         for positions in self._positions.values():
@@ -198,8 +198,11 @@ class Checks:
 
     def _spec(self, record: Record) -> None:
         assert record.value is not None
-        spec = Spec.from_canonical(_WIRE.loads("spec", record.value)["spec"])
-        self._epochs[record.offset] = self.in_force[spec.bandit] = InForce(spec, record.offset)
+        fields = _WIRE.loads("spec", record.value)
+        spec = Spec.from_canonical(fields["spec"])
+        starts = tuple(Start(**start) for start in fields["starts"])
+        in_force = InForce(spec, record.offset, starts=starts)
+        self._epochs[record.offset] = self.in_force[spec.bandit] = in_force
         self.truth.follow(self.in_force)
 
     def _judge_state(self, partition: int, record: Record) -> bool:

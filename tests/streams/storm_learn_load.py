@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import random
 import threading
@@ -22,6 +23,7 @@ from bandstand.schemas.spec import Spec, parse_spec
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
+from bandstand.streams.in_force import InForce
 from bandstand.streams.join_types import Record
 from bandstand.streams.specs import apply_spec
 from tests.streams.outcomes import START_MS, outcome, outcome_record, progress_record
@@ -37,6 +39,7 @@ GUESTS = tuple(f"guest{number}" for number in range(6))
 
 _WIRE = Wire.single_object()
 _PAUSE_S = 0.012
+_DECISIONS_AHEAD = 10
 _DELIVERED_S = 60.0
 _RECENT = 40
 _APPLIED_S = 60.0
@@ -91,7 +94,8 @@ class Tally:
         self.ends: dict[int, int] = {}
         """Offsets after the last outcome that was delivered, by partition."""
         self._largest: dict[int, int] = {}
-        self._learnable: Counter[tuple[str, str, bool]] = Counter()
+        self._learnable: dict[tuple[str, str, bool, int], list[int]] = {}
+        """By bandit, action, whether it was drawn, and partition: source offsets, ascending."""
 
     def read(self, partition: int, record: Record) -> None:
         """Count an outcome as it lies in its topic."""
@@ -108,13 +112,15 @@ class Tally:
         if decision is None or any(r["value"] != r["value"] for r in fields["rewards"]):
             return
         drawn = 0 < decision["propensity"] <= 1
-        self._learnable[decision["bandit"], decision["action"], drawn] += 1
+        place = decision["bandit"], decision["action"], drawn, partition
+        self._learnable.setdefault(place, []).append(fields["source_offset"])
 
-    def outcomes(self, spec: Spec) -> int:
+    def outcomes(self, in_force: InForce) -> int:
         """Give how many outcomes a bandit has learned under a spec, once it has learned all."""
+        spec = in_force.spec
         return sum(
-            count
-            for (bandit, action, drawn), count in self._learnable.items()
+            len(offsets) - bisect.bisect_left(offsets, in_force.start(partition).decision)
+            for (bandit, action, drawn, partition), offsets in self._learnable.items()
             if bandit == spec.bandit and action in spec.actions
             if drawn or not spec.policy.needs_propensity
         )
@@ -156,11 +162,14 @@ class _Writer:
     """Writes outcomes as a join does: source offsets grow, and what a zombie repeats is dropped."""
 
     def __init__(self, settings: Settings, tally: Tally, draw: random.Random) -> None:
-        self._topic = TopicNames(settings.topics.prefix).outcomes(LANE)
+        names = TopicNames(settings.topics.prefix)
+        self._topic, self._decisions = names.outcomes(LANE), names.decisions(LANE)
         self._partitions = settings.lanes[LANE].partitions
         self._tally = tally
         self._draw = draw
         self._next = [0] * self._partitions
+        self._decided = [0] * self._partitions
+        self._delivered_decisions = [0] * self._partitions
         self._recent: list[deque[Record]] = [deque(maxlen=_RECENT) for _ in self._next]
         self._producer = Producer(
             producer_config(
@@ -200,12 +209,29 @@ class _Writer:
                 self._fresh(partition, kind)
 
     def _fresh(self, partition: int, kind: str) -> None:
+        self._decide(partition)
         source_offset = self._next[partition]
+        if source_offset >= self._delivered_decisions[partition]:
+            return  # its decision is still under way
         self._next[partition] += self._draw.choice((1, 1, 1, 2))  # as after a refused decision
         fields = self._outcome(source_offset, kind)
         record = outcome_record(0, fields, _WIRE)
         self._recent[partition].append(record)
         self._send(partition, record)
+
+    def _decide(self, partition: int) -> None:
+        """Keep a few decisions ahead of their outcomes; what is in them matters to nobody here."""
+        while self._decided[partition] < self._next[partition] + _DECISIONS_AHEAD:
+            self._decided[partition] += 1
+            self._producer.produce(
+                self._decisions, None, b"decision", partition, on_delivery=self._delivered_decision
+            )
+
+    def _delivered_decision(self, error: object, message: Message) -> None:
+        if error is not None:
+            self._tally.errors.append(f"a decision was not delivered: {error}")
+            return
+        self._delivered_decisions[message.partition() or 0] = (message.offset() or 0) + 1
 
     def _outcome(self, source_offset: int, kind: str) -> dict[str, Any]:
         [bandit] = self._draw.choices(
@@ -297,7 +323,7 @@ class _Operator:
     def _invite(self) -> None:
         guests = [guest for guest in GUESTS if guest not in self._variants]
         if guests:
-            self._apply(guests[0], 0)
+            self._apply(guests[0], 0, retained=self._draw.random() < 0.5)
             self.done["new"] += 1
 
     def _change(self) -> None:
@@ -306,10 +332,12 @@ class _Operator:
         self._apply(bandit, (self._variants[bandit] + step) % _VARIANTS)
         self.done["changed"] += 1
 
-    def _apply(self, bandit: str, variant: int) -> None:
+    def _apply(self, bandit: str, variant: int, *, retained: bool = False) -> None:
         self._variants[bandit] = variant
         spec = spec_of(bandit, variant)
-        self._tally.epochs[bandit] = _persist(lambda: apply_spec(self._settings, spec))
+        self._tally.epochs[bandit] = _persist(
+            lambda: apply_spec(self._settings, spec, retained=retained)
+        )
 
 
 def _persist(act: Callable[[], int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from bandstand.errors import LogGapError, StateError
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.wire import Wire
 from bandstand.streams import learner_records
+from bandstand.streams.in_force import InForce, Start
 from bandstand.streams.join_types import Record
 from bandstand.streams.learn_core import LearnCore
 from bandstand.streams.learner_records import (
@@ -22,7 +24,6 @@ from bandstand.streams.learner_records import (
     position_of,
     sums_records,
 )
-from bandstand.streams.specs import InForce
 from tests.streams.given import given_spec
 from tests.streams.outcomes import START_MS, outcome, outcome_record, progress_record
 
@@ -143,6 +144,56 @@ def test_a_spec_that_comes_late_is_learned_from_the_start(
     rebuilt.learn(log)
     late.adopt(rebuilt)
     assert _digests(late) == _digests(early)
+
+
+@given(entries, st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_bandit_learns_from_the_decisions_that_came_after_it(
+    contents: list[object], data: st.DataObject
+) -> None:
+    """So it does if a learner sees it late, and reads again from where it came, or farther back."""
+    log = _log(contents)
+    start = data.draw(st.integers(0, len(log)))
+    passed = [c["source_offset"] for c in contents[:start] if isinstance(c, dict)]
+    first = max(passed, default=-1) + 1 + data.draw(st.integers(0, 3))
+    specs = {**SPECS, "position": InForce(OTHER, 7, starts=(Start(start, first),))}
+    others = [_of_nobody(c, first) if isinstance(c, dict) else c for c in contents]
+    expected, whole = _fresh(), _fresh(specs)
+    counts = expected.learn(_log(others)).outcomes
+    assert whole.learn(log).outcomes == counts
+    arrival = data.draw(st.integers(0, len(log)))
+    late = _fresh({"home": SPECS["home"]})
+    late.learn(log[:arrival])
+    late.follow(specs)
+    rebuilt = LearnCore("fast", 0, WIRE, Position(data.draw(st.integers(0, start))))
+    rebuilt.follow(late.missing)
+    rebuilt.open()
+    late.learn(log[arrival:])
+    rebuilt.learn(log[rebuilt.position.next_offset :])
+    late.adopt(rebuilt)
+    assert _digests(late) == _digests(whole) == _digests(expected)
+
+
+def test_a_bandit_misses_nothing_until_its_first_decision_is_passed() -> None:
+    """Before that it begins with empty sums at once; from then on it reads again."""
+    log = _log([outcome(0), outcome(1, bandit="position", clicks=1)])
+    came = {"position": InForce(OTHER, 7, starts=(Start(1, 1),))}
+    early, late = _fresh({}), _fresh({})
+    early.learn(log[:1])
+    late.learn(log)
+    for core in (early, late):
+        core.follow(came)
+    assert (early.missing, late.missing) == ({}, came)
+    assert early.held["position"].statistics.outcomes == 0
+    assert early.learn(log).outcomes == {"learned": 1}
+
+
+def _of_nobody(fields: dict[str, Any], first: int) -> dict[str, Any]:
+    """Give an outcome to a bandit without a spec, if its decision came before ``position``."""
+    decision = fields["decision"]
+    if decision is None or decision["bandit"] != "position" or fields["source_offset"] >= first:
+        return fields
+    return {**fields, "decision": {**decision, "bandit": "nobody's"}}
 
 
 @given(entries)

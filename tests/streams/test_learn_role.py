@@ -52,7 +52,7 @@ restore, times = learn.restore, []
 def late(settings, *rest):
     times.append(None)
     if len(times) == 2:
-        apply_spec(settings, given_spec("late"))
+        apply_spec(settings, given_spec("late"), retained=True)
     return restore(settings, *rest)
 learn.restore = late
 """
@@ -68,7 +68,11 @@ class _Lane:
         self._written = 0
 
     def write(self, count: int, bandit: str = "home", repeats: int = 3) -> None:
-        """Write outcomes, as a join does whose zombie repeats some."""
+        """Write decisions and their outcomes, as a join does whose zombie repeats some."""
+        for partition in range(PARTITIONS):
+            for _ in range(count):
+                self._producer.produce(self.names.decisions("fast"), None, b"d", partition)
+        assert self._producer.flush(PATIENCE_S) == 0
         for partition in range(PARTITIONS):
             for fields in self._next(count, bandit, partition):
                 self._send(partition, fields)
@@ -187,7 +191,7 @@ def test_a_killed_learner_loses_nothing_and_learns_nothing_twice(
 ) -> None:
     """Killed in mid-stream, it goes on as if nothing had been; SIGTERM ends it in time.
 
-    A spec that is applied only now is learned from the outcomes before it, too.
+    A spec that is applied only now is learned from the outcomes before it, too, where asked for.
     """
     lane.write(2_000)
     lane.write(200, bandit="late")
@@ -199,7 +203,7 @@ def test_a_killed_learner_loses_nothing_and_learns_nothing_twice(
     with RoleProcess("learn", lane.settings, tmp_path) as second:
         lane.write(200, bandit="late")
         second.wait_until_ready()
-        apply_spec(lane.settings, given_spec("late"))
+        apply_spec(lane.settings, given_spec("late"), retained=True)
         lane.write(500)
         lane.wait_until_learned()
         expected = lane.expected()
@@ -209,6 +213,45 @@ def test_a_killed_learner_loses_nothing_and_learns_nothing_twice(
             in second.get("/metrics")[1]
         )
         assert second.stop() < 5
+
+
+def test_an_idle_bandit_costs_nothing_at_a_restart(lane: _Lane, tmp_path: Path) -> None:
+    """Each outcome of a busy one is read once, whenever the idle ones came.
+
+    A new reward function is learned from where its bandit began, not from the log's beginning.
+    """
+    apply_spec(lane.settings, given_spec("early"))
+    lane.write(10_000, repeats=0)
+    with RoleProcess("learn", lane.settings, tmp_path) as learner:
+        lane.wait_until_learned()
+        apply_spec(lane.settings, given_spec("meanwhile"))
+        until(lambda: lane.learned() == lane.expected())
+        assert _read_by(learner) == (20_000, 0)
+        learner.stop()
+    lane.write(200, repeats=0)
+    apply_spec(lane.settings, given_spec("asleep"))
+    lane.write(300, repeats=0)
+    with RoleProcess("learn", lane.settings, tmp_path) as learner:
+        lane.wait_until_learned()
+        assert lane.learned() == lane.expected()
+        assert _read_by(learner) == (1_000, 0)
+        apply_spec(lane.settings, given_spec("asleep", default=0.5))
+        until(lambda: lane.learned() == lane.expected())
+        assert _read_by(learner) == (1_000, 600)
+        learner.stop()
+    with RoleProcess("learn", lane.settings, tmp_path) as learner:
+        learner.wait_until_ready()
+        lane.write(1, repeats=0)
+        lane.wait_until_learned()
+        assert _read_by(learner) == (2, 0)
+        assert lane.learned() == lane.expected()
+
+
+def _read_by(learner: RoleProcess) -> tuple[float, float]:
+    """Give how many outcomes it read as they came, and how many once more."""
+    metrics = metrics_of(learner, "bandstand_learn_")
+    came = sum(count for name, count in metrics.items() if name.startswith("outcomes_total{"))
+    return came, metrics["reread_records_total"]
 
 
 def test_metrics_say_what_was_learned_and_why_not(lane: _Lane, tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ def _write_sums(settings: Settings, *, epoch: int) -> None:
 
 def test_sums_of_a_spec_that_cannot_be_read_are_not_taken_for_old_ones(settings: Settings) -> None:
     """A learner of an older version stops, rather than delete what a newer one has learned."""
-    _write_sums(settings, epoch=1)
+    _write_sums(settings, epoch=2)
     with (
         SpecFollower(settings) as specs,
-        pytest.raises(StateError, match="specs record 1, which this version can't read"),
+        pytest.raises(StateError, match="specs record 2, which this version can't read"),
     ):
         restore(settings, WIRE, [("fast", 0)], specs, threading.Event())
 

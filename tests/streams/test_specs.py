@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from bandstand.errors import SettingsError
+from bandstand.errors import SettingsError, SpecError
+from bandstand.kafka import end_offsets
+from bandstand.learners.evidence import Evidence
 from bandstand.local import Kafka
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import TopicNames
 from bandstand.schemas.wire import Wire
 from bandstand.settings import Settings
 from bandstand.streams import topics
-from bandstand.streams.specs import InForce, SpecFollower, apply_spec, specs_in_force
+from bandstand.streams.in_force import Ancestor, InForce, Start, Wanted
+from bandstand.streams.specs import SpecFollower, apply, apply_spec, specs_in_force
 from tests.streams.given import (
     everything_in,
     given_records,
     given_settings,
     given_spec,
 )
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
+
+NOTHING_YET = (Start(0, 0), Start(0, 0))
 
 
 @pytest.fixture
@@ -34,12 +41,119 @@ def test_an_applied_spec_is_in_force_and_a_second_time_changes_nothing(settings:
     first = apply_spec(settings, given_spec(), "ann", "launch")
     assert apply_spec(settings, given_spec()) == first
     changed = apply_spec(settings, given_spec(default=0.5))
-    assert changed == first + 1
-    assert specs_in_force(settings) == {"home": InForce(given_spec(default=0.5), changed)}
+    assert changed > first
+    now = InForce(given_spec(default=0.5), changed, starts=NOTHING_YET)
+    assert specs_in_force(settings) == {"home": now}
     floor = given_spec(default=0.5).model_dump(mode="json") | {"floor": 0.1}
     again = apply_spec(settings, Spec.model_validate(floor))
     assert specs_in_force(settings)["home"].ancestors == ((changed, given_spec(default=0.5)),)
-    assert again == changed + 1
+    assert again > changed
+
+
+def test_many_specs_are_applied_at_once_or_none(settings: Settings) -> None:
+    """Those in force already keep their epochs; one that nobody may apply stops all."""
+    old = apply_spec(settings, given_spec("b7"))
+    wanted = [Wanted(given_spec(f"b{number}"), "launch") for number in range(100)]
+    with SpecFollower(settings) as specs:
+        epochs = apply(settings, specs, wanted, "ann")
+        changes = specs.poll()
+        with pytest.raises(SettingsError):
+            apply(settings, specs, [Wanted(given_spec("new")), Wanted(given_spec(lane="slow"))])
+        with pytest.raises(SpecError, match="several specs of 'home'; give one a bandit"):
+            apply(settings, specs, [Wanted(given_spec()), Wanted(given_spec(default=0.5))])
+        assert len(specs.catch_up()) == 99
+    assert [change.bandit for change in changes] == ["b7"]
+    assert epochs[7] == old
+    in_force = specs_in_force(settings)
+    assert [in_force[f"b{number}"].epoch for number in range(100)] == epochs
+    assert len(in_force) == 100
+
+
+def test_whoever_was_overtaken_reads_again_before_it_writes(settings: Settings) -> None:
+    """What another one applies after the last look isn't lost, however late it comes."""
+    first = apply_spec(settings, given_spec())
+    other = given_spec(default=0.5)
+
+    class Overtaken(SpecFollower):
+        looks, theirs = 0, -1
+
+        def look(self, timeout: float = PATIENCE_S) -> None:
+            super().look(timeout)
+            self.looks += 1
+            if self.looks == 2:
+                self.theirs = apply_spec(settings, other)
+
+    floor = Spec.model_validate(given_spec().model_dump(mode="json") | {"floor": 0.1})
+    with Overtaken(settings) as specs:
+        mine = apply(settings, specs, [Wanted(floor, instead_of=first)])
+        assert mine == [specs.theirs]
+    assert specs_in_force(settings)["home"].spec == other
+    with Overtaken(settings) as specs:
+        [last] = apply(settings, specs, [Wanted(floor)])
+        assert last > specs.theirs
+    records = everything_in(settings, TopicNames(settings.topics.prefix).specs)
+    assert [message.offset() for message in records][-2:] == [specs.theirs, last]
+
+
+def test_several_who_change_one_spec_at_once_lose_nothing(settings: Settings) -> None:
+    """Each adds an action to what it has read, only instead of that; in the end all are there."""
+    apply_spec(settings, given_spec())
+    names = [f"new{number}" for number in range(6)]
+
+    def add(name: str) -> None:
+        with SpecFollower(settings) as specs:
+            specs.catch_up()
+            while name not in (now := specs.current["home"]).spec.actions:
+                fields = now.spec.model_dump(mode="json")
+                more = Spec.model_validate({**fields, "actions": [*now.spec.actions, name]})
+                apply(settings, specs, [Wanted(more, instead_of=now.epoch)])
+                specs.catch_up()
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(add, names))
+    now = specs_in_force(settings)["home"]
+    assert set(now.spec.actions) == {"a", "b", "c", *names}
+    assert len(now.ancestors) == len(names)
+
+
+def test_a_bandit_begins_where_outcomes_end_when_it_comes_to_its_lane(settings: Settings) -> None:
+    """The offsets are in its record, and stay there; all that is retained counts where asked."""
+    names = TopicNames(settings.topics.prefix)
+    for topic, count in ((names.outcomes("fast"), 50), (names.decisions("fast"), 60)):
+        given_records(settings, topic, *[(b"%d" % number, None) for number in range(count)])
+    outcomes = end_offsets(settings, names.outcomes("fast"), range(2))
+    decisions = end_offsets(settings, names.decisions("fast"), range(2))
+    ends = tuple(Start(outcomes[p], decisions[p]) for p in range(2))
+    apply_spec(settings, given_spec())
+    given_records(settings, names.decisions("fast"), (b"k", None))
+    epoch = apply_spec(settings, given_spec(default=0.5))
+    assert specs_in_force(settings)["home"] == InForce(given_spec(default=0.5), epoch, starts=ends)
+    all_count = apply_spec(settings, given_spec(default=0.5), retained=True)
+    assert all_count > epoch
+    assert specs_in_force(settings)["home"] == InForce(given_spec(default=0.5), all_count)
+    assert apply_spec(settings, given_spec(default=0.5), retained=True) == all_count
+    apply_spec(settings, given_spec("other"), retained=True)
+    assert specs_in_force(settings)["other"].starts == ()
+
+
+def test_what_takes_the_place_of_a_spec_is_told_by_what_was_there() -> None:
+    """Another lane begins anew; sums never go on where they lack what now counts."""
+    evidence = Evidence("log", ("a",), {})
+    before = {
+        "home": InForce(given_spec(), 3, evidence=evidence, starts=(Start(5, 6), Start(7, 8)))
+    }
+    floor = Spec.model_validate(given_spec().model_dump(mode="json") | {"floor": 0.1})
+
+    def after(wanted: Wanted) -> InForce:
+        return wanted.after(before, lambda lane: (Start(len(lane), 9),))
+
+    assert after(Wanted(floor)) == InForce(
+        floor, -1, (Ancestor(3, given_spec()),), evidence, (Start(5, 6), Start(7, 8))
+    )
+    assert after(Wanted(floor, retained=True)) == InForce(floor, -1, (), evidence)
+    slow = given_spec(lane="slower")
+    assert after(Wanted(slow)) == InForce(slow, -1, (), None, (Start(6, 9),))
+    assert after(Wanted(given_spec("new"))).starts == (Start(4, 9),)
 
 
 def test_a_spec_of_an_unknown_lane_is_refused(settings: Settings) -> None:
@@ -83,12 +197,12 @@ def test_an_unreadable_spec_goes_to_dead_letters_and_stops_nobody(settings: Sett
     )
     with SpecFollower(settings, role="learn") as follower:
         follower.catch_up()
-        assert follower.current == {"home": InForce(spec, epoch)}
+        assert follower.current == {"home": InForce(spec, epoch, starts=NOTHING_YET)}
     until(lambda: len(everything_in(settings, names.dead_letters)) == 5)
     letters = [
         wire.loads("dead_letter", bytes(message.value() or b""))
         for message in everything_in(settings, names.dead_letters)
     ]
     assert [letter["reason"] for letter in letters] == ["magic", "invalid", "key", "invalid", "key"]
-    assert [letter["offset"] for letter in letters] == [1, 2, 3, 4, 5]
+    assert [letter["offset"] for letter in letters] == [2, 3, 4, 5, 6]
     assert {(letter["role"], letter["topic"]) for letter in letters} == {("learn", names.specs)}
