@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +24,7 @@ from bandstand.cli_lanes import lanes_app
 from bandstand.cli_options import Json, given
 from bandstand.cli_priors import Strength, warm_start
 from bandstand.cli_simulate import simulate
-from bandstand.errors import BandstandError
+from bandstand.errors import BandstandError, SpecError
 from bandstand.kafka import LIBRARY_LOGGER
 from bandstand.output import Output, iso, progress_bar, stderr
 from bandstand.settings import Settings
@@ -144,7 +144,7 @@ def topics_check(as_json: Json = False) -> None:
 
 @app.command()
 def apply(
-    specs: Annotated[list[Path], typer.Argument(help="YAML files, one bandit each.")],
+    specs: Annotated[list[Path], typer.Argument(help="YAML files, one bandit each, or folders.")],
     prior_from: Annotated[
         str | None,
         typer.Option(
@@ -153,18 +153,23 @@ def apply(
         ),
     ] = None,
     strength: Strength = None,
+    retained: Annotated[
+        bool,
+        typer.Option("--retained", help="Learn from decisions before the bandit came, too."),
+    ] = False,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     author: Annotated[str, typer.Option(help="Who; default: the user's name.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Publish bandits' specs; every running role follows."""
+    """Publish bandits' specs, all or none; every running role follows."""
     from bandstand.schemas.spec import load_spec
+    from bandstand.streams.in_force import Wanted
     from bandstand.streams.priors import from_bandit
-    from bandstand.streams.specs import apply_spec, specs_in_force
+    from bandstand.streams.specs import SpecFollower
+    from bandstand.streams.specs import apply as apply_all
 
     settings = given.settings()
-    loaded = [load_spec(path) for path in specs]
-    author = author or getpass.getuser()
+    loaded = [load_spec(path) for path in _files(specs)]
     for spec in loaded:
         if not spec.evaluable:
             stderr.print(
@@ -172,21 +177,39 @@ def apply(
                 " floor is 0, so no other policy can be evaluated on its logs; give it a floor,"
                 " such as 0.01"
             )
-    rows = []
-    with stderr.status("applying specs"):
-        current = specs_in_force(settings)
-        for spec in loaded:
-            evidence = None
-            if prior_from is not None:
-                evidence = from_bandit(settings, spec, prior_from).at_most(strength)
-            elif (lost := current.get(spec.bandit)) and lost.evidence and not lost.heirs(spec):
+    with stderr.status("applying specs"), SpecFollower(settings, "apply") as follower:
+        follower.look()
+        wanted = [Wanted(spec, reason, retained=retained) for spec in loaded]
+        if prior_from is not None:
+            found = from_bandit(settings, follower.current, loaded, prior_from)
+            wanted = [
+                one._replace(evidence=evidence.at_most(strength))
+                for one, evidence in zip(wanted, found, strict=True)
+            ]
+        for one in wanted:
+            if lost := one.loses(follower.current):
                 stderr.print(
-                    f"bandit {spec.bandit!r}: what it knew from {lost.evidence.origin} doesn't fit"
+                    f"bandit {one.spec.bandit!r}: what it knew from {lost.origin} doesn't fit"
                     " the new spec and is left out; give it anew"
                 )
-            epoch = apply_spec(settings, spec, author, reason, evidence)
-            rows.append({"bandit": spec.bandit, "epoch": epoch, "spec_hash": spec.hash[:16]})
+        epochs = apply_all(settings, follower, wanted, author or getpass.getuser())
+    rows = [
+        {"bandit": spec.bandit, "epoch": epoch, "spec_hash": spec.hash[:16]}
+        for spec, epoch in zip(loaded, epochs, strict=True)
+    ]
     Output(as_json=as_json).rows(rows, "specs in force")
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
+    """Give files as they are, and those that are in folders by name."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
+        if not files:
+            raise SpecError(f"{path}: no spec is there; allowed: files ending in .yaml or .yml")
+        yield from files
 
 
 def _role(run: Callable[[Settings], None], supervised: bool) -> None:

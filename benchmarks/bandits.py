@@ -34,6 +34,8 @@ from bandstand.schemas.spec import Spec, parse_spec
 from bandstand.schemas.topics import TopicNames
 from bandstand.settings import Settings
 from bandstand.streams import topics
+from bandstand.streams.in_force import Wanted
+from bandstand.streams.specs import SpecFollower, apply
 from benchmarks.events import WIRE, decision
 from benchmarks.join.page import FOLDER, put, where_and_when
 from benchmarks.join.process_tree import Cost, cost
@@ -201,7 +203,10 @@ def measure(settings: Settings, folder: Path, bandits: int, outcomes: int, rate:
         rows.append((what, seconds, count / seconds, used.cpu_s, used.peak_mb))
 
     topics.create(settings)
-    _apply(settings, bandits)
+    began = time.monotonic()
+    with SpecFollower(settings) as specs:
+        apply(settings, specs, [Wanted(spec_of(n)) for n in range(bandits)], "benchmark")
+    note("specs applied", bandits, time.monotonic() - began)
     writer = Writer(settings, bandits)
     writer.write(outcomes)
     with running("learn", settings, folder) as learner:
@@ -224,24 +229,6 @@ def measure(settings: Settings, folder: Path, bandits: int, outcomes: int, rate:
                 used = Cost(role.cost.cpu_s - cpu, role.cost.peak_mb)
                 note(f"a flow of outcomes until published, {name}", flow, seconds + waited, used)
     return rows
-
-
-def _apply(settings: Settings, bandits: int) -> None:
-    """Write all specs at once."""
-    producer = Producer(producer_config(settings))
-    for number in range(bandits):
-        spec = spec_of(number)
-        record = {
-            "bandit": spec.bandit,
-            "spec_hash": spec.hash,
-            "spec": spec.canonical(),
-            "ts": 0,
-            "author": "benchmark",
-            "reason": "",
-        }
-        value = WIRE.dumps("spec", record)
-        producer.produce(TopicNames(settings.topics.prefix).specs, value, spec.bandit.encode())
-    producer.flush()
 
 
 def _learned(learner: Role) -> float:

@@ -18,7 +18,8 @@ from bandstand.errors import ServerError
 from bandstand.local import Kafka, Progress, SeaweedFS
 from bandstand.schemas.spec import Spec
 from bandstand.settings import Settings, load_settings
-from bandstand.streams.specs import apply_spec
+from bandstand.streams.in_force import Wanted
+from bandstand.streams.specs import SpecFollower, apply
 from bandstand.streams.topics import create
 
 __all__ = ["Stage", "await_that", "open_stage"]
@@ -133,8 +134,8 @@ def open_stage(
         settings, config = _settings(folder, document)
         tell("creating topics, applying specs")
         create(settings)
-        for spec in specs:
-            apply_spec(settings, spec, author="demo", reason="demo")
+        with SpecFollower(settings, "apply") as follower:
+            apply(settings, follower, [Wanted(spec, "demo") for spec in specs], "demo")
         tell("starting the roles: join, learn, publish, archive")
         roles = stack.enter_context(_roles(log, config))
         stage = Stage(settings, log, roles)

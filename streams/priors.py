@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,16 +42,21 @@ def in_force_of(settings: Settings, bandit: str) -> InForce:
     BrokerError
         If Kafka refuses or can't be reached.
     """
-    specs = specs_in_force(settings)
-    if bandit not in specs:
-        known = ", ".join(sorted(specs)) or "none"
+    return _of(specs_in_force(settings), bandit)
+
+
+def _of(in_force: Mapping[str, InForce], bandit: str) -> InForce:
+    if bandit not in in_force:
+        known = ", ".join(sorted(in_force)) or "none"
         raise SpecError(
             f"bandit {bandit!r} has no spec in force; known: {known}; run 'bandstand apply' first"
         )
-    return specs[bandit]
+    return in_force[bandit]
 
 
-def from_bandit(settings: Settings, spec: Spec, source: str) -> Evidence:
+def from_bandit(
+    settings: Settings, in_force: Mapping[str, InForce], specs: Iterable[Spec], source: str
+) -> list[Evidence]:
     """Take what another bandit has learned, all of its partitions together.
 
     Its origin is the version of a snapshot of just that.
@@ -60,8 +65,10 @@ def from_bandit(settings: Settings, spec: Spec, source: str) -> Evidence:
     ----------
     settings
         The settings in force.
-    spec
-        Of the bandit that is to start from it.
+    in_force
+        The specs in force.
+    specs
+        Of the bandits that are to start from it.
     source
         ``bandit``: what that one has committed so far. ``bandit@version``: what it knew when that
         snapshot was published.
@@ -78,19 +85,20 @@ def from_bandit(settings: Settings, spec: Spec, source: str) -> Evidence:
     """
     bandit, _, version = source.partition("@")
     if version:
-        known = _at(settings, bandit, version)
+        known = _at(settings, in_force, bandit, version)
     else:
-        version, known = _so_far(settings, bandit)
+        version, known = _so_far(settings, _of(in_force, bandit))
     if not known.outcomes:
         raise SpecError(
             f"bandit {source!r} has learned nothing yet; there is nothing to start from"
         )
-    return from_statistics(spec, known, f"bandit {bandit}, version {version}")
+    origin = f"bandit {bandit}, version {version}"
+    return [from_statistics(spec, known, origin) for spec in specs]
 
 
-def _so_far(settings: Settings, bandit: str) -> tuple[str, Statistics]:
+def _so_far(settings: Settings, source: InForce) -> tuple[str, Statistics]:
     """Add up what is committed, and give the version that it has."""
-    source = in_force_of(settings, bandit)
+    bandit = source.spec.bandit
     table = SumsTable(wire_from(settings))
     reader = TopicReader(settings, TopicNames(settings.topics.prefix).learner_state)
     try:
@@ -108,7 +116,9 @@ def _so_far(settings: Settings, bandit: str) -> tuple[str, Statistics]:
     return version_of(source.epoch, known.outcomes, known.digest()), known
 
 
-def _at(settings: Settings, bandit: str, version: str) -> Statistics:
+def _at(
+    settings: Settings, in_force: Mapping[str, InForce], bandit: str, version: str
+) -> Statistics:
     """Learn anew what a snapshot was made from: the outcomes before its offsets, by its spec.
 
     A snapshot has the solution, not the sums; by its digest it is known that these are they.
@@ -116,8 +126,9 @@ def _at(settings: Settings, bandit: str, version: str) -> Statistics:
     snapshot = load_snapshot(settings, bandit, version)
     spec = Spec.from_canonical(snapshot["spec"])
     ends = {int(partition): offset for partition, offset in snapshot["source_offsets"].items()}
-    known = Statistics.empty(spec)
-    for core in _learned(settings, InForce(spec, snapshot["epoch"]), ends):
+    now, known = in_force.get(bandit), Statistics.empty(spec)
+    starts = now.starts if now is not None and now.spec.lane == spec.lane else ()
+    for core in _learned(settings, InForce(spec, snapshot["epoch"], starts=starts), ends):
         known = known.merge(core.held[bandit].statistics)
     if known.digest() != snapshot["digest"]:
         raise StateError(
@@ -134,7 +145,8 @@ def _learned(settings: Settings, in_force: InForce, ends: Mapping[int, int]) -> 
     spec, wire = in_force.spec, wire_from(settings)
     topic = TopicNames(settings.topics.prefix).outcomes(spec.lane)
     left = {partition for partition, end in ends.items() if end > 0}
-    for messages in scan(settings, topic, starts=dict.fromkeys(left, 0)):
+    starts = {partition: in_force.start(partition).outcome for partition in left}
+    for messages in scan(settings, topic, starts=starts):
         for partition in sorted(left):
             records = [record_of(each) for each in messages if each.partition() == partition]
             if not records:

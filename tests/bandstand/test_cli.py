@@ -150,6 +150,27 @@ def test_apply_tells_the_epoch(kafka: Kafka, call: Call, tmp_path: Path) -> None
     assert [row["bandit"] for row in json.loads(out)] == ["a"]
 
 
+def test_apply_takes_folders_and_applies_all_or_none(
+    kafka: Kafka, call: Call, tmp_path: Path
+) -> None:
+    """Files of a folder go by name; one without any is a mistake, and so are two of one bandit."""
+    call("topics", "create")
+    folder = tmp_path / "specs"
+    folder.mkdir()
+    refused = call("apply", "specs")
+    assert "specs: no spec is there; allowed: files ending in .yaml or .yml" in refused.err
+    for name in ("b.yaml", "a.yml", "c.txt"):
+        spec = "actions: [x, y]\npolicy: {name: uniform}\nreward: {name: r}\n"
+        (folder / name).write_text(f"bandit: {name[0]}\n{spec}")
+    (tmp_path / "again.yaml").write_text((folder / "b.yaml").read_text())
+    twice = call("apply", "specs", "again.yaml")
+    assert (twice.code, twice.err) == (1, "error: several specs of 'b'; give one a bandit\n")
+    rows = json.loads(call("apply", "specs", "--json").out)
+    assert [row["bandit"] for row in rows] == ["a", "b"]
+    assert rows[1]["epoch"] == rows[0]["epoch"] + 1
+    assert json.loads(call("apply", "specs", "--json").out) == rows
+
+
 def test_apply_says_whose_logs_evaluate_nothing(kafka: Kafka, call: Call, tmp_path: Path) -> None:
     """A deterministic policy without a floor is applied, and its owner told; one with, not."""
     call("topics", "create")
