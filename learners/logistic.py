@@ -14,6 +14,7 @@ from bandstand.learners.grid import STEPS
 from bandstand.learners.linear import Ridge
 from bandstand.learners.linear_policy import LinearPolicy, Moments, disjoint
 from bandstand.learners.linear_thompson import sampled_best
+from bandstand.learners.logistic_merge import Part, joined
 from bandstand.learners.protocols import Arrays, Rows, Solved, Whole
 from bandstand.learners.triangles import Floats, symmetric_of, triangle
 from bandstand.schemas.spec import Spec
@@ -101,9 +102,8 @@ class LogisticThompson:
     An outcome of weight w counts as w alike: its likelihood is raised to that power, so that both
     ``y - sigmoid(z)`` and c are multiplied by it.
 
-    Posteriors of several partitions multiply: their precisions, less the prior that all but one
-    hold too often, add, and so do precisions times means. An action that only one of them has had
-    is taken over as it is.
+    What several partitions know is put together as `bandstand.learners.logistic_merge` says. An
+    action that only one of them has had is taken over as it is.
 
     A decision compares ``N(x @ m, exploration**2 * x' S x)`` of all actions: larger log-odds are
     larger rewards. The score is the expected reward, by MacKay's
@@ -164,7 +164,7 @@ class LogisticThompson:
         return _bits({"outcomes": outcomes, "mean": mean, "covariance": triangles})
 
     def merge(self, spec: Spec, first: Whole, second: Whole) -> Whole:
-        """Multiply two posteriors that begin with the same prior."""
+        """Put together two posteriors that begin with the same prior."""
         return _together(spec, first, second, _product)
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
@@ -225,33 +225,37 @@ class DiagonalLogisticThompson:
     actions_apart = True
 
     def shapes(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
-        """``outcomes``, ``mean`` and ``precision`` per action."""
+        """``outcomes``; ``mean``, ``precision`` and ``pull`` (sum of c x) per action."""
         actions, dimension = len(spec.actions), len(spec.feature_names)
         wide = (actions, dimension)
-        return {"outcomes": (actions,), "mean": wide, "precision": wide}
+        return {"outcomes": (actions,), "mean": wide, "precision": wide, "pull": wide}
 
     def start(self, spec: Spec) -> Whole:
         """Give the prior."""
         mean, precision = _prior(spec)
-        return _bits({"outcomes": np.zeros(len(mean)), "mean": mean, "precision": precision})
+        state = {"mean": mean, "precision": precision, "pull": np.zeros_like(mean)}
+        return _bits({"outcomes": np.zeros(len(mean)), **state})
 
     def advance(self, spec: Spec, state: Whole, rows: Rows) -> Whole:  # noqa: ARG002
         """Take outcomes one after the other."""
         outcomes, mean = _counted(state, rows), _floats(state["mean"]).copy()
-        precision = _floats(state["precision"]).copy()
+        precision, pull = _floats(state["precision"]).copy(), _floats(state["pull"]).copy()
         for action, features, rewards, counts in _by_action(rows):
-            weights, precise = mean[action], precision[action]
+            weights, precise, pulled = mean[action], precision[action], pull[action]
             for x, reward, count in zip(features, rewards, counts, strict=True):
                 spread = x / precise
                 variance = float(np.add.reduce(spread * x))
                 odds = float(np.add.reduce(weights * x))
                 gain, curvature = _mode(odds, variance, reward, count)
                 weights += spread * gain
-                precise += x * x * curvature
-        return _bits({"outcomes": outcomes, "mean": mean, "precision": precision})
+                curved = x * curvature
+                precise += x * curved
+                pulled += curved
+        moved = {"mean": mean, "precision": precision, "pull": pull}
+        return _bits({"outcomes": outcomes, **moved})
 
     def merge(self, spec: Spec, first: Whole, second: Whole) -> Whole:
-        """Multiply two posteriors that begin with the same prior."""
+        """Put together two posteriors that begin with the same prior."""
         return _together(spec, first, second, _diagonal_product)
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
@@ -293,7 +297,7 @@ def _together(
     second: Whole,
     product: Callable[[_Posteriors, Floats, Floats], Arrays],
 ) -> Whole:
-    """Multiply two posteriors of the actions that both have had, and take over all others."""
+    """Put together posteriors of the actions that both have had, and take over all others."""
     one, two = _floats(first["outcomes"]), _floats(second["outcomes"])
     both = (one > 0.0) & (two > 0.0)
     states = [{name: _floats(state[name]) for name in state} for state in (first, second)]
@@ -307,27 +311,46 @@ def _together(
 
 
 def _product(states: _Posteriors, mean: Floats, precision: Floats) -> Arrays:
-    """Multiply posteriors of which both hold a prior of that mean and precision."""
+    """Put together posteriors of which both hold a prior of that mean and precision."""
     dimension = mean.shape[1]
-    total = -np.eye(dimension) * precision[:, np.newaxis]
-    pull = -precision * mean
+    before = np.eye(dimension) * precision[:, :, np.newaxis]
+    parts = []
     for state in states:
-        inverse = np.linalg.inv(symmetric_of(state["covariance"], dimension))
-        total = total + inverse
-        pull += np.einsum("kij,kj->ki", inverse, state["mean"])
-    covariance = np.linalg.inv((total + total.swapaxes(1, 2)) / 2)
+        curvature = np.linalg.inv(symmetric_of(state["covariance"], dimension)) - before
+        curvature = (curvature + curvature.swapaxes(1, 2)) / 2
+        middle = _middle(curvature[:, 0], curvature[:, 0, 0])
+        parts.append(Part(state["mean"], curvature, middle))
+    weights, ratios = joined(parts, mean, precision)
+    for part, ratio in zip(parts, ratios, strict=True):
+        before = before + ratio[:, np.newaxis, np.newaxis] * part.curvature
+    covariance = np.linalg.inv(before)
     return {
-        "mean": np.einsum("kij,kj->ki", covariance, pull),
+        "mean": weights,
         "covariance": triangle((covariance + covariance.swapaxes(1, 2)) / 2),
     }
 
 
 def _diagonal_product(states: _Posteriors, mean: Floats, precision: Floats) -> Arrays:
-    """Multiply posteriors of which both hold a prior of that mean and precision."""
-    one, two = states
-    total = one["precision"] + two["precision"] - precision
-    pull = one["precision"] * one["mean"] + two["precision"] * two["mean"] - precision * mean
-    return {"mean": pull / total, "precision": total}
+    """Put together posteriors of which both hold a prior of that mean and precision."""
+    parts = []
+    for state in states:
+        curvature = state["precision"] - precision
+        parts.append(Part(state["mean"], curvature, _middle(state["pull"], curvature[:, 0])))
+    weights, ratios = joined(parts, mean, precision)
+    total, pull = precision, np.zeros_like(precision)
+    for state, part, ratio in zip(states, parts, ratios, strict=True):
+        total = total + ratio[:, np.newaxis] * part.curvature
+        pull += ratio[:, np.newaxis] * state["pull"]
+    return {"mean": weights, "precision": total, "pull": pull}
+
+
+def _middle(pull: Floats, weight: Floats) -> Floats:
+    """Give the mean of the features, weighed by curvature; the intercept's where there is none."""
+    middle = np.zeros_like(pull)
+    middle[:, 0] = 1.0
+    some = weight > 0.0
+    middle[some] = pull[some] / weight[some, np.newaxis]
+    return middle
 
 
 def _named(spec: Spec) -> dict[str, float]:
