@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from bandstand.errors import SpecError
 from bandstand.learners.features import Features
 from bandstand.schemas.spec import Spec
-from bandstand.schemas.spec_features import Categorical, Numeric
+from bandstand.schemas.spec_features import Categorical, Hashed, Numeric
+from bandstand.simulation.labelled import Classification
 
 __all__ = ["ENVIRONMENTS", "Environment", "environment"]
 
@@ -25,9 +22,19 @@ Options = dict[str, str]
 WORDS: Final = 20
 """Different words of a hashed feature."""
 
+OWN: Final = (
+    Numeric(name="world.first", low=-1.0, high=1.0),
+    Numeric(name="world.second", low=-1.0, high=1.0),
+)
+"""What distinguishes subjects where no spec has features."""
+
 
 class Environment(Protocol):
     """A world; all chance comes from the generator that it is given."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What it makes of the specs that their owners may not expect, a line each."""
 
     def contexts(self, random: np.random.Generator, count: int) -> list[dict[str, Any]]:
         """Give the attributes of the next subjects."""
@@ -39,6 +46,8 @@ class Environment(Protocol):
 class _Anybody:
     """Subjects whom nothing distinguishes."""
 
+    notes: Sequence[str] = ()
+
     def contexts(self, random: np.random.Generator, count: int) -> list[dict[str, Any]]:
         del random
         return [{}] * count
@@ -47,9 +56,15 @@ class _Anybody:
 class Bernoulli(_Anybody):
     """Chances evenly spaced from ``low`` (0.05) to ``high`` (0.15), in an order by the seed."""
 
-    def __init__(self, spec: Spec, random: np.random.Generator, options: Options) -> None:
+    def __init__(
+        self, specs: Sequence[Spec], random: np.random.Generator, options: Options
+    ) -> None:
         low, high = _number(options, "low", 0.05, 0, 1), _number(options, "high", 0.15, 0, 1)
-        self._chances = random.permutation(np.linspace(low, high, len(spec.actions)))
+        self._chances = random.permutation(np.linspace(low, high, len(specs[0].actions)))
+        names = sorted({feature.name for spec in specs for feature in spec.features})
+        if names:
+            absent = ", ".join(map(repr, names))
+            self.notes = [f"subjects have no attributes in this world, so {absent} are unknown"]
 
     def chances(self, contexts: list[dict[str, Any]], start: int) -> Floats:
         del start
@@ -59,8 +74,10 @@ class Bernoulli(_Anybody):
 class Drifting(Bernoulli):
     """Bernoulli whose actions change places every 2,000 decisions, or ``every``."""
 
-    def __init__(self, spec: Spec, random: np.random.Generator, options: Options) -> None:
-        super().__init__(spec, random, options)
+    def __init__(
+        self, specs: Sequence[Spec], random: np.random.Generator, options: Options
+    ) -> None:
+        super().__init__(specs, random, options)
         self._every = int(_number(options, "every", 2_000, 1, 1e12))
 
     def chances(self, contexts: list[dict[str, Any]], start: int) -> Floats:
@@ -69,24 +86,30 @@ class Drifting(Bernoulli):
 
 
 class Linear:
-    """Chances linear in the spec's features: ``base`` (0.3) and weights of size ``scale`` (0.15).
+    """Chances linear in the specs' features: ``base`` (0.3) and weights of size ``scale`` (0.15).
 
-    Cut to 0 to 1. Numbers are even over their range, words over those that the spec names.
+    Cut to 0 to 1. Numbers are even over their range, words over those that the spec names. Subjects
+    have the features of all specs, of which each policy sees its own; where no spec has any, they
+    have two numbers that no policy sees.
     """
 
     link: Callable[[Floats], Floats] = staticmethod(lambda score: np.clip(score, 0.0, 1.0))
     base, scale = 0.3, 0.15
 
-    def __init__(self, spec: Spec, random: np.random.Generator, options: Options) -> None:
+    def __init__(
+        self, specs: Sequence[Spec], random: np.random.Generator, options: Options
+    ) -> None:
         base = _number(options, "base", self.base, -100, 100)
         scale = _number(options, "scale", self.scale, 0, 100)
-        self._spec, self._features = spec, Features(_with_context(spec))
-        self._weights = random.normal(0, scale, (len(spec.actions), self._features.dimension))
+        subjects = _subjects(specs)
+        self._drawn, self._features = subjects.features, Features(subjects)
+        self._weights = random.normal(0, scale, (len(subjects.actions), self._features.dimension))
         self._weights[:, 0] += base
+        self.notes = _unseen(specs)
 
     def contexts(self, random: np.random.Generator, count: int) -> list[dict[str, Any]]:
         columns: dict[str, list[Any]] = {}
-        for feature in self._spec.features:
+        for feature in self._drawn:
             if isinstance(feature, Numeric):
                 columns[feature.name] = random.uniform(feature.low, feature.high, count).tolist()
             else:
@@ -102,54 +125,10 @@ class Linear:
 
 
 class Logistic(Linear):
-    """Log-odds linear in the spec's features: ``base`` (-2) and weights of size ``scale`` (1)."""
+    """Log-odds linear in the specs' features: ``base`` (-2) and weights of size ``scale`` (1)."""
 
     link = staticmethod(lambda score: 1.0 / (1.0 + np.exp(-score)))
     base, scale = -2.0, 1.0
-
-
-class Classification:
-    """A table with labels, as a bandit: a reward for the action that is the row's label.
-
-    ``file`` is CSV or Parquet, ``label`` its column of labels (label); every other column is an
-    attribute. Rows are drawn with replacement.
-    """
-
-    def __init__(self, spec: Spec, random: np.random.Generator, options: Options) -> None:
-        del random
-        path, label = Path(options.pop("file", "")), options.pop("label", "label")
-        try:
-            read = pa.parquet.read_table if path.suffix == ".parquet" else pa.csv.read_csv
-            table: pa.Table = read(path)
-            labels = table[label].cast(pa.string()).to_pylist()
-        except (OSError, pa.ArrowInvalid, KeyError) as error:
-            raise SpecError(
-                f"environment classification: file {str(path)!r} with a column {label!r} can't be"
-                f" read: {error}; give classification,file=FILE.csv,label=COLUMN"
-            ) from None
-        others = {action: number for number, action in enumerate(spec.actions)}
-        unknown = sorted(set(labels) - others.keys())
-        if unknown:
-            raise SpecError(
-                f"environment classification: labels {unknown[:5]} of {path} are no actions of"
-                f" bandit {spec.bandit!r}; allowed: {', '.join(spec.actions)}"
-            )
-        numeric = {feature.name for feature in spec.features if isinstance(feature, Numeric)}
-        rows = table.drop_columns([label]).to_pylist()
-        self._rows = [
-            {k: float(v) if k in numeric else str(v) for k, v in row.items() if v is not None}
-            for row in rows
-        ]
-        self._right = np.eye(len(others))[[others[label] for label in labels]]
-        self._drawn: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-
-    def contexts(self, random: np.random.Generator, count: int) -> list[dict[str, Any]]:
-        self._drawn = random.integers(len(self._rows), size=count)
-        return [self._rows[row] for row in self._drawn]
-
-    def chances(self, contexts: list[dict[str, Any]], start: int) -> Floats:
-        del contexts, start
-        return self._right[self._drawn]
 
 
 ENVIRONMENTS: Final[Mapping[str, type[Any]]] = {
@@ -162,7 +141,9 @@ ENVIRONMENTS: Final[Mapping[str, type[Any]]] = {
 """All of them by name."""
 
 
-def environment(text: str, spec: Spec, random: np.random.Generator) -> tuple[Environment, float]:
+def environment(
+    text: str, specs: Sequence[Spec], random: np.random.Generator
+) -> tuple[Environment, float]:
     """Make a world.
 
     Parameters
@@ -170,8 +151,9 @@ def environment(text: str, spec: Spec, random: np.random.Generator) -> tuple[Env
     text
         Its name, then options: ``bernoulli,low=0.01,high=0.03,delay=500``. ``delay`` is the mean
         number of decisions, exponentially distributed, until an outcome can be learned.
-    spec
-        Whose actions and features it has.
+    specs
+        The policies that are played in it, with the same actions, at least one. Its subjects have
+        what any of them has features of.
     random
         What it is made of.
 
@@ -185,7 +167,8 @@ def environment(text: str, spec: Spec, random: np.random.Generator) -> tuple[Env
     Raises
     ------
     SpecError
-        If there is no such world, or an option isn't its own or out of range.
+        If there is no such world, an option isn't its own or out of range, or two specs mean
+        different things by one feature.
 
     Examples
     --------
@@ -193,7 +176,7 @@ def environment(text: str, spec: Spec, random: np.random.Generator) -> tuple[Env
     >>> spec = parse_spec(
     ...     "{bandit: b, actions: [x, y], policy: {name: uniform}, reward: {name: click}}", "b.yaml"
     ... )
-    >>> world, delay = environment("bernoulli,low=0.1,high=0.3", spec, np.random.default_rng(1))
+    >>> world, delay = environment("bernoulli,low=0.1,high=0.3", [spec], np.random.default_rng(1))
     >>> sorted(world.chances([{}], 0)[0].tolist()), delay
     ([0.1, 0.3], 0.0)
     """
@@ -202,7 +185,7 @@ def environment(text: str, spec: Spec, random: np.random.Generator) -> tuple[Env
         raise SpecError(f"unknown environment {name!r}; allowed: {', '.join(ENVIRONMENTS)}")
     options = dict(pair.partition("=")[::2] for pair in pairs)
     delay = _number(options, "delay", 0, 0, 1e12)
-    world: Environment = ENVIRONMENTS[name](spec, random, options)
+    world: Environment = ENVIRONMENTS[name](specs, random, options)
     if options:
         raise SpecError(f"environment {name}: it has no option {', '.join(options)}")
     return world, delay
@@ -219,9 +202,53 @@ def _number(options: Options, name: str, default: float, low: float, high: float
     return value
 
 
-def _with_context(spec: Spec) -> Spec:
-    """Give the spec with a policy that has features, so that a world can use them."""
-    if spec.policy.contextual:
-        return spec
-    given = {**spec.model_dump(mode="json"), "policy": {"name": "linear_thompson"}}
-    return Spec.model_validate(given)
+def _subjects(specs: Sequence[Spec]) -> Spec:
+    """Give a spec that has the features and interactions of subjects of all these."""
+    features: dict[str, Numeric | Categorical | Hashed] = {}
+    owners: dict[str, Spec] = {}
+    pairs: dict[frozenset[str], tuple[str, str]] = {}
+    for spec in specs:
+        for feature in spec.features:
+            known = features.setdefault(feature.name, feature)
+            owner = owners.setdefault(feature.name, spec)
+            if known != feature:
+                raise SpecError(
+                    f"feature {feature.name!r} is {_described(known)} for bandit {owner.bandit!r},"
+                    f" but {_described(feature)} for {spec.bandit!r}; a world's subjects have one"
+                    " of a name: define it alike, or give one of them another name"
+                )
+        own = {feature.name for feature in spec.features}
+        for pair in spec.interactions:
+            if own.issuperset(pair):
+                pairs.setdefault(frozenset(pair), pair)
+    return Spec.model_validate(
+        {
+            "bandit": specs[0].bandit,
+            "actions": specs[0].actions,
+            "policy": {"name": "linear_thompson"},
+            "reward": {"name": specs[0].reward.name},
+            "features": tuple(features.values()) or OWN,
+            "interactions": tuple(pairs.values()),
+        }
+    )
+
+
+def _described(feature: Numeric | Categorical | Hashed) -> str:
+    return str(feature.model_dump(mode="json", exclude={"name"}))
+
+
+def _unseen(specs: Sequence[Spec]) -> list[str]:
+    """Say what distinguishes subjects, but no policy can see."""
+    notes = []
+    if not any(spec.features for spec in specs):
+        notes.append(
+            "no spec has features, so subjects have two numbers of the world's own, which no policy"
+            " sees"
+        )
+    sharing = [spec.bandit for spec in specs if spec.action_features]
+    if sharing:
+        notes.append(
+            f"the action_features of {', '.join(map(repr, sharing))} tell nothing in this world:"
+            " the weights of each action are its own, so actions have nothing in common"
+        )
+    return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,7 @@ def play(
     decisions: int,
     seed: int,
     publish_every: int,
-    subjects: Spec | None = None,
+    subjects: Sequence[Spec] = (),
 ) -> Played:
     """Play.
 
@@ -69,7 +70,7 @@ def play(
     publish_every
         Decisions from one snapshot to the next.
     subjects
-        The spec whose features subjects have; by default the same.
+        All specs that are played in this world, whose features subjects have; by default this one.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def play(
     """
     spec = _plain(spec)
     chance_world, chance_luck = np.random.default_rng(seed).spawn(2)
-    there, delay = environment(world, subjects or spec, chance_world)
+    there, delay = environment(world, subjects or [spec], chance_world)
     statistics, waiting = Statistics.empty(spec), list[_Block]()
     regret, shares, best = list[float](), list[Floats](), list[float]()
     total, policy = 0.0, None

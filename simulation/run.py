@@ -34,7 +34,7 @@ class Plan:
     Parameters
     ----------
     specs
-        Policies; all with the same actions, and those with features with the same ones.
+        Policies; all with the same actions.
     world
         As `environments.environment` takes it.
     decisions, publish_every
@@ -49,20 +49,15 @@ class Plan:
     publish_every: int = 100
     seeds: int = 20
 
-    @property
-    def subjects(self) -> Spec:
-        """The spec whose features subjects have: the first with any."""
-        return next((spec for spec in self.specs if spec.features), self.specs[0])
-
     def __post_init__(self) -> None:
         """Refuse policies that can't be compared."""
-        first = self.subjects
+        first = self.specs[0]
         for spec in self.specs:
-            same = spec.features == first.features or not spec.policy.contextual
-            if spec.actions != first.actions or not same:
+            if spec.actions != first.actions:
                 raise SpecError(
-                    f"bandits {first.bandit!r} and {spec.bandit!r} have other actions or features;"
-                    " policies are compared on the same ones"
+                    f"bandits {first.bandit!r} and {spec.bandit!r} have other actions:"
+                    f" {', '.join(first.actions)}, but {', '.join(spec.actions)}; policies are"
+                    " compared on the same ones, in the same order"
                 )
 
 
@@ -111,7 +106,7 @@ def run(plan: Plan, report: Callable[[Step], None]) -> list[Policy]:
     """
     for spec in plan.specs:
         play(
-            spec, plan.world, 1, 0, 1, plan.subjects
+            spec, plan.world, 1, 0, 1, plan.specs
         )  # a mistake is told before processes are started
     jobs = [(number, seed) for seed in range(plan.seeds) for number in range(len(plan.specs))]
     found: dict[tuple[int, int], Played] = {}
@@ -124,7 +119,7 @@ def run(plan: Plan, report: Callable[[Step], None]) -> list[Policy]:
                 plan.decisions,
                 seed,
                 plan.publish_every,
-                plan.subjects,
+                plan.specs,
             ): (number, seed)
             for number, seed in jobs
         }

@@ -56,7 +56,7 @@ def test_policies_with_other_actions_are_not_compared(call: Call, tmp_path: Path
         )
     code, _, err = call("simulate", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"))
     assert code == 1
-    assert "bandits 'a' and 'b' have other actions or features" in " ".join(err.split())
+    assert "bandits 'a' and 'b' have other actions: x, y, but x, z;" in " ".join(err.split())
 
 
 @pytest.mark.parametrize("name", sorted(ENVIRONMENTS))
