@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bandstand.learners.policies import draw, policy_from_snapshot
-from bandstand.learners.snapshots import build
-from bandstand.learners.statistics import Statistics
+from bandstand.learners.policies import draw
 from bandstand.schemas.spec import Spec
 from bandstand.simulation.environments import environment
+from bandstand.simulation.pipeline import Pipeline
+from bandstand.simulation.playable import playable
 
 __all__ = ["Played", "play"]
 
@@ -32,11 +32,14 @@ class Played:
         float64[n, K], share of each action in the block.
     best
         float64[n], share of decisions in the block that took an action with the best chance.
+    changes
+        Changes of rewards that were found, where the spec watches for them.
     """
 
     regret: Floats
     shares: Floats
     best: Floats
+    changes: int
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,14 @@ def play(
     seed: int,
     publish_every: int,
     subjects: Sequence[Spec] = (),
+    pace_ms: int = 1,
 ) -> Played:
     """Play.
 
     Parameters
     ----------
     spec
-        The policy, with its actions and features.
+        The policy, with its actions and features; what of it is played says `playable`.
     world
         As `environment` takes it.
     decisions
@@ -71,11 +75,15 @@ def play(
         Decisions from one snapshot to the next.
     subjects
         All specs that are played in this world, whose features subjects have; by default this one.
+    pace_ms
+        Time from one decision to the next, at least 1; the first is at 1970-01-01T00:00:00Z.
 
     Raises
     ------
     SpecError
-        If the world isn't one.
+        If the world isn't one, or doesn't fit the specs.
+    StateError
+        If the spec watches for drift, and river isn't installed.
 
     Examples
     --------
@@ -87,15 +95,15 @@ def play(
     >>> bool(450 < played.regret[-1] < 550)
     True
     """
-    spec = _plain(spec)
+    spec = playable(spec, decisions, pace_ms).spec
     chance_world, chance_luck = np.random.default_rng(seed).spawn(2)
     there, delay = environment(world, subjects or [spec], chance_world)
-    statistics, waiting = Statistics.empty(spec), list[_Block]()
+    pipeline, waiting = Pipeline(spec), list[_Block]()
     regret, shares, best = list[float](), list[Floats](), list[float]()
-    total, policy = 0.0, None
+    total = 0.0
     for start in range(0, decisions, publish_every):
         count = min(publish_every, decisions - start)
-        policy = policy_from_snapshot(build(spec, statistics, 0, "", {}, before=policy))
+        policy = pipeline.publish()
         contexts = there.contexts(chance_world, count)
         chances = there.chances(contexts, start)
         seeds = chance_luck.integers(2**63, size=count)
@@ -113,30 +121,23 @@ def play(
         propensities = np.array([c.probabilities[a] for c, a in zip(choices, drawn, strict=True)])
         vectors = np.stack([choice.features for choice in choices])
         due = start + rows + np.ceil(chance_luck.exponential(delay, count)).astype(np.int64)
-        outcomes = _outcomes(spec, actions, hits, propensities, vectors, start)
+        times = (start + rows) * pace_ms
+        outcomes = _outcomes(spec, actions, hits, propensities, vectors, times)
         waiting.append(_Block(due, outcomes))
-        statistics, waiting = _learn(statistics, waiting, start + count)
-    return Played(np.array(regret), np.array(shares), np.array(best))
+        waiting = _learn(pipeline, waiting, start + count)
+    return Played(np.array(regret), np.array(shares), np.array(best), pipeline.changes)
 
 
-def _plain(spec: Spec) -> Spec:
-    """Give the spec with a reward function that only passes on what the world gives."""
-    reward = {"name": spec.reward.name, "low": spec.reward.low, "high": spec.reward.high}
-    plain = {**reward, "default": spec.reward.low}
-    return Spec.model_validate({**spec.model_dump(mode="json"), "reward": plain})
-
-
-def _learn(
-    statistics: Statistics, waiting: list[_Block], now: int
-) -> tuple[Statistics, list[_Block]]:
+def _learn(pipeline: Pipeline, waiting: list[_Block], now: int) -> list[_Block]:
+    """Learn what is due, and give what isn't."""
     later = []
     for block in waiting:
         ready = block.due < now
-        statistics = statistics.update(block.outcomes.filter(pa.array(ready)))
+        pipeline.learn(block.outcomes.filter(pa.array(ready)))
         if not ready.all():
             left = block.outcomes.filter(pa.array(~ready))
             later.append(_Block(block.due[~ready], left))
-    return statistics, later
+    return later
 
 
 def _outcomes(
@@ -145,11 +146,11 @@ def _outcomes(
     hits: npt.NDArray[np.bool_],
     propensities: Floats,
     vectors: npt.NDArray[np.float32],
-    start: int,
+    times_ms: npt.NDArray[np.int64],
 ) -> pa.RecordBatch:
     """Give the outcomes with the columns that a learner reads."""
     count, width = vectors.shape
-    times = pa.array(np.arange(start, start + count)).cast(pa.timestamp("ms"))
+    times = pa.array(times_ms).cast(pa.timestamp("ms"))
     hashes = pa.array([spec.features_hash] * count)
     decision = {
         "ts": times,

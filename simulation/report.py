@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bandstand.errors import BandstandError
-from bandstand.simulation.run import Plan, Policy
+from bandstand.simulation.run import Plan, Policy, notes
 
 __all__ = ["document", "draw_png", "rows"]
 
@@ -19,36 +19,49 @@ _LAST = 0.1
 
 
 def rows(policies: Sequence[Policy]) -> list[dict[str, Any]]:
-    """Give a line a policy, the least regret first."""
+    """Give a line a policy, the least regret first.
+
+    Where a spec watches for drift, also the changes that it found in a run, mean over seeds.
+    """
     found = []
+    watched = any(policy.spec.drift for policy in policies)
     for policy in policies:
         final = policy.regret[:, -1]
         low, high = np.percentile(final, _BAND)
         last = max(1, round(len(policy.best) * _LAST))
         found.append(
             {
+                "name": policy.name,
                 "bandit": policy.spec.bandit,
                 "policy": policy.spec.policy.name,
                 "regret": round(float(final.mean()), 1),
                 "p10": round(float(low), 1),
                 "p90": round(float(high), 1),
                 "best_at_end": round(float(policy.best[-last:].mean()), 3),
+                **({"changes": _changes(policy)} if watched else {}),
             }
         )
     return sorted(found, key=lambda row: row["regret"])
 
 
+def _changes(policy: Policy) -> float | None:
+    """Give what was found; none where nobody looked."""
+    return None if policy.spec.drift is None else round(policy.changes, 1)
+
+
 def document(plan: Plan, policies: Sequence[Policy]) -> dict[str, Any]:
-    """Give all curves, for programs."""
+    """Give all curves, for programs, by the names that the results have."""
     return {
         "environment": plan.world,
         "decisions": plan.decisions,
         "publish_every": plan.publish_every,
+        "pace_ms": plan.pace_ms,
         "seeds": plan.seeds,
-        "actions": list(plan.specs[0].actions),
+        "actions": list(policies[0].spec.actions),
+        "notes": notes(plan),
         "results": rows(policies),
         "curves": {
-            policy.spec.bandit: {
+            policy.name: {
                 "decisions": _ends(plan).tolist(),
                 "regret_mean": policy.regret.mean(axis=0).tolist(),
                 "regret_p10": np.percentile(policy.regret, _BAND[0], axis=0).tolist(),
@@ -81,7 +94,7 @@ def draw_png(plan: Plan, policies: Sequence[Policy], path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for policy in policies:
-        name = f"{policy.spec.bandit} ({policy.spec.policy.name})"
+        name = f"{policy.name}: {policy.spec.policy.name}"
         (line,) = left.plot(at, policy.regret.mean(axis=0), label=name)
         low, high = np.percentile(policy.regret, _BAND, axis=0)
         left.fill_between(at, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
