@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Final, Literal
 
@@ -14,6 +13,7 @@ from bandstand.learners.grid import STEPS
 from bandstand.learners.linear import Ridge
 from bandstand.learners.linear_policy import LinearPolicy, Moments, disjoint
 from bandstand.learners.linear_thompson import sampled_best
+from bandstand.learners.log_odds import expected, expecting, mode_of
 from bandstand.learners.logistic_merge import Part, joined
 from bandstand.learners.protocols import Arrays, Rows, Solved, Whole
 from bandstand.learners.triangles import Floats, symmetric_of, triangle
@@ -93,7 +93,7 @@ class LogisticThompson:
 
     An outcome moves ``N(m, S)`` to Laplace's approximation of the product with its likelihood. That
     depends on w through ``z = x @ w`` only, so the mode and the curvature there are found exactly,
-    by one number (`_mode`)::
+    by one number (`bandstand.learners.log_odds.mode_of`)::
 
         a = x @ m,  v = x' S x,  z = a + v * (y - sigmoid(z)),  c = sigmoid(z) * (1 - sigmoid(z))
         m <- m + S x * (y - sigmoid(z))
@@ -155,7 +155,7 @@ class LogisticThompson:
                 spread = np.add.reduce(covariance * x, axis=1)
                 variance = float(np.add.reduce(spread * x))
                 odds = float(np.add.reduce(weights * x))
-                gain, curvature = _mode(odds, variance, reward, count)
+                gain, curvature = mode_of(odds, variance, reward, count)
                 weights += spread * gain
                 covariance -= np.multiply.outer(spread, spread) * (
                     curvature / (1.0 + curvature * variance)
@@ -246,7 +246,7 @@ class DiagonalLogisticThompson:
                 spread = x / precise
                 variance = float(np.add.reduce(spread * x))
                 odds = float(np.add.reduce(weights * x))
-                gain, curvature = _mode(odds, variance, reward, count)
+                gain, curvature = mode_of(odds, variance, reward, count)
                 weights += spread * gain
                 curved = x * curvature
                 precise += x * curved
@@ -287,7 +287,7 @@ def _prior(spec: Spec) -> tuple[Floats, Floats]:
     believed = ~np.isnan(mean)
     share = mean[believed]
     certain = strength[believed] * share * (1.0 - share)
-    means[believed, 0], precisions[believed, 0] = _expecting(share, 1.0 / certain), certain
+    means[believed, 0], precisions[believed, 0] = expecting(share, 1.0 / certain), certain
     return means, precisions
 
 
@@ -362,24 +362,7 @@ def _named(spec: Spec) -> dict[str, float]:
 
 
 def _policy(spec: Spec, moments: Moments, solved: Solved) -> LinearPolicy:
-    return LinearPolicy(spec, moments, sampled_best(solved.parameters["exploration"]), _expected)
-
-
-def _expected(mean: Floats, deviation: Floats) -> Floats:
-    variance = deviation * deviation
-    away = -np.abs(mean)
-    odds = away / np.sqrt(1.0 + math.pi / 8.0 * variance)
-    most = np.exp(np.minimum(away + 0.5 * variance, 0.0))
-    rarer = np.minimum(0.5 + 0.5 * np.tanh(0.5 * odds), most)
-    return np.asarray(np.where(mean < 0.0, rarer, 1.0 - rarer))
-
-
-def _expecting(share: Floats, variance: Floats) -> Floats:
-    """Give the mean log-odds whose `_expected` is a share, 0 to 1 without the ends."""
-    rarer = np.minimum(share, 1.0 - share)
-    odds = np.log(rarer / (1.0 - rarer)) * np.sqrt(1.0 + math.pi / 8.0 * variance)
-    away = np.maximum(odds, np.log(rarer) - 0.5 * variance)
-    return np.asarray(np.where(share <= 0.5, away, -away))
+    return LinearPolicy(spec, moments, sampled_best(solved.parameters["exploration"]), expected)
 
 
 def _floats(array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Floats:
@@ -411,47 +394,3 @@ def _by_action(rows: Rows) -> Iterator[tuple[int, Floats, list[float], list[floa
     parts = (np.split(array, starts[1:]) for array in (values, weights))
     for action, part, counts in zip(actions.tolist(), *parts, strict=True):
         yield action, np.ascontiguousarray(part[:, :-1]), part[:, -1].tolist(), counts.tolist()
-
-
-def _mode(mean: float, variance: float, reward: float, weight: float) -> tuple[float, float]:
-    """Find the mode of N(mean, variance) times a Bernoulli likelihood to a power, over log-odds z.
-
-    ``z = mean + variance * weight * (reward - sigmoid(z))`` has one root, since its right side
-    falls; it lies between the values of that side at sigmoids of 1 and 0. Newton's steps, halved
-    where they leave what is known of the root.
-
-    Returns
-    -------
-    gain
-        ``weight * (reward - sigmoid(z))``, so that ``z = mean + variance * gain``.
-    curvature
-        ``weight * sigmoid(z) * (1 - sigmoid(z))``.
-    """
-    variance *= weight
-    low, high = mean + variance * (reward - 1.0), mean + variance * reward
-    z = min(max(mean, low), high)
-    for _ in range(_MOST_STEPS):
-        share = _sigmoid(z)
-        excess = z - mean - variance * (reward - share)
-        if excess > 0.0:
-            high = z
-        else:
-            low = z
-        ahead = z - excess / (1.0 + variance * share * (1.0 - share))
-        if not low < ahead < high:
-            ahead = 0.5 * (low + high)
-        if abs(ahead - z) <= 1e-14 * (1.0 + abs(z)):
-            break
-        z = ahead
-    share = _sigmoid(z)
-    return weight * (reward - share), weight * share * (1.0 - share)
-
-
-_MOST_STEPS = 100
-"""More than halving needs, from the widest bracket to the last bit."""
-
-
-def _sigmoid(z: float) -> float:
-    if z >= 0.0:
-        return 1.0 / (1.0 + math.exp(-z)) if z < 700.0 else 1.0
-    return math.exp(z) / (1.0 + math.exp(z)) if z > -700.0 else 0.0

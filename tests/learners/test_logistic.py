@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from bandstand.errors import StateError
 from bandstand.learners.features import Features
-from bandstand.learners.logistic import _expected, _expecting, _mode
+from bandstand.learners.log_odds import expected, expecting, mode_of
 from bandstand.learners.policies import policy_from_snapshot, solve
 from bandstand.learners.probabilities import gaussian_best
 from bandstand.learners.snapshots import build
@@ -119,7 +119,7 @@ def integral(mean: float, deviation: float) -> float:
 @settings(max_examples=300, deadline=None)
 def test_the_mode_is_the_root(mean: float, variance: float, reward: float, weight: float) -> None:
     """From tiny to huge variances, for rewards at the ends and in between, of any weight."""
-    gain, curvature = _mode(mean, variance, reward, weight)
+    gain, curvature = mode_of(mean, variance, reward, weight)
     gain, curvature, variance = gain / weight, curvature / weight, variance * weight
     low, high = mean + variance * (reward - 1), mean + variance * reward
 
@@ -326,7 +326,7 @@ def test_scores_are_near_the_expected_reward() -> None:
     for mean in np.linspace(-12, 12, 49):
         for deviation in (0.1, 0.5, 1.0, 2.0, 5.0):
             exact = integral(mean, deviation)
-            found = _expected(np.array([mean]), np.array([deviation]))[0]
+            found = expected(np.array([mean]), np.array([deviation]))[0]
             worst = max(worst, abs(found - exact))
             if exact < 0.01 and deviation <= 1.0:
                 rare = max(rare, abs(found / exact - 1.0))
@@ -337,8 +337,8 @@ def test_scores_are_near_the_expected_reward() -> None:
 @given(st.floats(0, 1, exclude_min=True, exclude_max=True), st.floats(0, 1e6))
 def test_an_expected_reward_has_its_log_odds(share: float, variance: float) -> None:
     """Both ways agree."""
-    odds = _expecting(np.array([share]), np.array([variance]))
-    found = _expected(odds, np.sqrt(np.array([variance])))[0]
+    odds = expecting(np.array([share]), np.array([variance]))
+    found = expected(odds, np.sqrt(np.array([variance])))[0]
     assert found == pytest.approx(share, rel=1e-6, abs=1e-12)
 
 
