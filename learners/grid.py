@@ -9,7 +9,8 @@ Every feature and every scaled reward is put on whole steps of ``1 / STEPS = 2**
    ``2**16 * 2**34 = 2**50`` steps. Float64 holds every whole number up to ``2**53``, so nothing is
    ever rounded: all orders give the same bits.
 3. Chunks are added as int64. A total is refused before it reaches ``HEADROOM = 2**62`` steps, which
-   no fewer than ``2**62 / 2**34 = 268 million`` rows at the very limit can do.
+   no fewer than ``2**62 / 2**34 = 268 million`` rows at the very limit can do, or 67 million in a
+   sum without products, to which a row adds up to ``ROW_MOST = 2**36``.
 
 Integers under addition are a commutative group; so are the statistics made of them.
 """
@@ -28,6 +29,7 @@ __all__ = [
     "HEADROOM",
     "LIMIT",
     "PLAIN_LIMIT",
+    "ROW_MOST",
     "STEPS",
     "refuse_overflow",
     "to_steps",
@@ -43,6 +45,9 @@ LIMIT: Final = 32
 
 PLAIN_LIMIT: Final = 2**24
 """Magnitude at which a value that enters no product is cut: a chunk of them sums up to 2**52."""
+
+ROW_MOST: Final = PLAIN_LIMIT * STEPS
+"""Most steps by which one row moves a total."""
 
 CHUNK: Final = 65_536
 """Most rows whose products are summed in float64."""
@@ -141,17 +146,24 @@ def whole(steps: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.clip(np.rint(steps), -most, most)
 
 
-def refuse_overflow(totals: npt.NDArray[np.int64]) -> int:
+def refuse_overflow(totals: npt.NDArray[np.int64], unseen: int = 0) -> int:
     """Give the largest magnitude among totals.
+
+    Parameters
+    ----------
+    totals
+        Any shape.
+    unseen
+        Rows that may be taken away again: none of the totals on the way may be too large, either.
 
     Raises
     ------
     OverflowError
-        If it has reached `HEADROOM`.
+        If it has reached `HEADROOM`, or may have done so on the way.
     """
     if totals.size == 0:
         return 0
     largest = max(int(np.maximum.reduce(totals, None)), -int(np.minimum.reduce(totals, None)))
-    if largest >= HEADROOM:
+    if largest + unseen * ROW_MOST >= HEADROOM:
         raise OverflowError(f"a total has {largest} steps; allowed: less than {HEADROOM}")
     return largest

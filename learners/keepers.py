@@ -20,7 +20,12 @@ from bandstand.learners.protocols import AdditiveLearner, ChainedLearner, Rows, 
 from bandstand.learners.registry import learner_of
 from bandstand.schemas.spec import Spec
 
-__all__ = ["Keeper", "keeper_of"]
+__all__ = ["BEGIN_ANEW", "Keeper", "keeper_of"]
+
+BEGIN_ANEW: Final = (
+    "apply its spec with `since` at a later moment, such as now: it then learns anew, from"
+    " decisions after that; a changed floor, prior or list of actions goes on with these sums"
+)
 
 SPECS: Final = 4096
 """Specs whose keepers are remembered."""
@@ -47,8 +52,8 @@ class Keeper(Protocol):
     def subtract(self, minuend: Whole, subtrahend: Whole) -> Whole:
         """Take away outcomes, or say why that can't be done."""
 
-    def refuse_lost(self, state: Whole) -> None:
-        """Raise a StateError if a number can't be relied on any more."""
+    def refuse_lost(self, state: Whole, unseen: int = 0) -> None:
+        """Raise a StateError if a number can't be relied on, or couldn't `unseen` outcomes ago."""
 
     def solvable(self, state: Whole) -> Mapping[str, npt.NDArray[Any]]:
         """Give what the learner solves: its sums, in their usual steps, or a chain's numbers."""
@@ -93,10 +98,10 @@ class _Sums:
     def subtract(self, minuend: Whole, subtrahend: Whole) -> Whole:
         return {name: array - subtrahend[name] for name, array in minuend.items()}
 
-    def refuse_lost(self, state: Whole) -> None:
+    def refuse_lost(self, state: Whole, unseen: int = 0) -> None:
         for name, array in state.items():
             try:
-                refuse_overflow(array)
+                refuse_overflow(array, unseen)
             except OverflowError as error:
                 raise _lost(f"{name} of bandit {self._spec.bandit!r}: {error}") from error
 
@@ -165,7 +170,7 @@ class _Chain:
             " before it; learn anew from the outcomes that are to count"
         )
 
-    def refuse_lost(self, state: Whole) -> None:
+    def refuse_lost(self, state: Whole, unseen: int = 0) -> None:  # noqa: ARG002 - it stays so
         for name, array in state.items():
             if not np.isfinite(array.view(np.float64)).all():
                 raise _lost(f"{name} of bandit {self._spec.bandit!r} isn't finite")
@@ -209,8 +214,8 @@ class _Watched:
             " of that series old steps may be gone; learn anew from the outcomes that are to count"
         )
 
-    def refuse_lost(self, state: Whole) -> None:
-        self._inner.refuse_lost(_parted(state)[0])
+    def refuse_lost(self, state: Whole, unseen: int = 0) -> None:
+        self._inner.refuse_lost(_parted(state)[0], unseen)
 
     def solvable(self, state: Whole) -> Mapping[str, npt.NDArray[Any]]:
         return self._inner.solvable(_parted(state)[0])
@@ -235,4 +240,4 @@ def _parted(state: Whole) -> tuple[Whole, Whole]:
 
 
 def _lost(what: str) -> StateError:
-    return StateError(f"{what}; no outcome was lost: apply a new spec, which begins a new epoch")
+    return StateError(f"{what}; {BEGIN_ANEW}")

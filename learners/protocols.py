@@ -177,7 +177,7 @@ class AdditiveLearner(Learner, Protocol):
     """Keeps whole numbers on the grid, so that they add, and subtract, to the same bits."""
 
     def sums(self, spec: Spec, rows: Rows) -> Whole:
-        """Sum up outcomes, exactly: no partial sum may reach 2**53."""
+        """Sum up outcomes, exactly: each adds up to 2**36 steps, all of them less than 2**53."""
 
 
 @runtime_checkable

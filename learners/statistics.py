@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,7 @@ from bandstand.schemas.spec import Spec
 __all__ = ["Statistics", "update_together"]
 
 _INT64: Final = np.dtype(np.int64)
+_FULL: Final = "rejected_full"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,14 @@ class Statistics:
         keeper.refuse_lost(sums)
         return cls(spec, sums, dict(counters), outcomes, newest)
 
+    @property
+    def full(self) -> bool:
+        """Whether one outcome more would have been too many; from that one on, none is learned.
+
+        Which one that is depends on their order, but not on how they were cut into batches.
+        """
+        return _FULL in self.counters
+
     def arrays(self) -> dict[str, npt.NDArray[np.int64]]:
         """Give the sums by name, to be stored."""
         return dict(self.sums)
@@ -148,16 +158,12 @@ class Statistics:
             that weren't learned, each under its first reason; so do ``before_since`` and
             ``not_activated``, before all but the first. ``clipped_reward``, ``clipped_features``,
             ``clipped_weighted``, ``clipped_keep_probability``, ``missing_features``,
-            ``unknown_categories`` count values.
-
-        Raises
-        ------
-        StateError
-            If a total would become too large; nothing is lost.
+            ``unknown_categories`` count values. ``rejected_full`` counts the first outcome that
+            would have taken a total too far, and all after it: see `full`.
         """
         total = self
         for batch in _batches(outcomes):
-            total = total._learned(read(self.spec, batch))
+            total = total._learned(read(self.spec, batch), batch, 0, batch.num_rows)
         return total
 
     def merge(self, other: Statistics) -> Statistics:
@@ -173,6 +179,7 @@ class Statistics:
             sums = keeper_of(self.spec).merge(self.sums, other.sums)
         else:
             sums = self.sums if self.outcomes else other.sums
+        keeper_of(self.spec).refuse_lost(sums)
         return self._grown(sums, other.counters, other.outcomes, other.newest)
 
     def subtract(self, other: Statistics) -> Statistics:
@@ -186,6 +193,7 @@ class Statistics:
         """
         self._refuse_foreign(other)
         sums = keeper_of(self.spec).subtract(self.sums, other.sums)
+        keeper_of(self.spec).refuse_lost(sums)
         counters = {name: -count for name, count in other.counters.items()}
         return self._grown(sums, counters, -other.outcomes, None)
 
@@ -200,16 +208,30 @@ class Statistics:
                 f" {other.spec.bandit!r} under {other.spec.hash[:12]} can't be added"
             )
 
-    def _learned(self, found: Read) -> Statistics:
-        if not len(found.times):
+    def _learned(self, found: Read, batch: pa.RecordBatch, first: int, end: int) -> Statistics:
+        """Add what was found in rows of a batch, up to the first outcome that is too many."""
+        if self.full:
+            return self._grown(self.sums, {_FULL: end - first}, 0, None)
+        count = len(found.times)
+        if not count:
             return self._grown(self.sums, found.counters, 0, None)
-        sums = keeper_of(self.spec).learn(self.sums, found.rows, found.times)
-        return self._grown(sums, found.counters, len(found.times), int(found.times.max()))
+        keeper = keeper_of(self.spec)
+        sums = keeper.learn(self.sums, found.rows, found.times)
+        try:
+            keeper.refuse_lost(sums, unseen=count - 1)
+        except StateError:
+            if end - first == 1:
+                return self._grown(self.sums, {_FULL: 1}, 0, None)
+            total = self
+            for start, stop in pairwise([first, (first + end) // 2, end]):
+                half = read(self.spec, batch.slice(start, stop - start))
+                total = total._learned(half, batch, start, stop)
+            return total
+        return self._grown(sums, found.counters, count, int(found.times.max()))
 
     def _grown(
         self, sums: Whole, counters: Mapping[str, int], outcomes: int, newest: int | None
     ) -> Statistics:
-        keeper_of(self.spec).refuse_lost(sums)
         kept = self.counters
         if counters:
             total = Counter(kept)
@@ -237,11 +259,6 @@ def update_together(
     -------
     list
         What `Statistics.update` gives for each bandit's own rows.
-
-    Raises
-    ------
-    StateError
-        If a total would become too large; nothing is lost.
     """
     grown = list(held)
     for start in range(0, outcomes.num_rows, CHUNK):
@@ -250,8 +267,10 @@ def update_together(
         some = np.flatnonzero(np.diff(bounds))
         specs = [held[number].spec for number in some.tolist()]
         ends = np.append(bounds[some], part.num_rows)
-        for number, found in zip(some.tolist(), read_together(specs, ends, part), strict=True):
-            grown[number] = grown[number]._learned(found)
+        founds = read_together(specs, ends, part)
+        spans = pairwise(ends.tolist())
+        for number, found, (first, end) in zip(some.tolist(), founds, spans, strict=True):
+            grown[number] = grown[number]._learned(found, part, first, end)
     return grown
 
 

@@ -22,6 +22,7 @@ from bandstand.kafka import (
     partition_count,
     poll_batch,
 )
+from bandstand.learners.keepers import BEGIN_ANEW
 from bandstand.logs import get_logger
 from bandstand.membership import leave, membership
 from bandstand.partitioner import partition_for
@@ -284,6 +285,7 @@ class _Partition:
         self._topic = topic
         self._first = first
         self._rebuild: Rebuild | None = None
+        self._full: frozenset[str] = frozenset()
         self._interval = settings.learn.state_interval.total_seconds()
         self._committed_at = -self._interval
 
@@ -323,7 +325,16 @@ class _Partition:
             self._producer.write(writes)
         self.core.written()
         self._committed_at = time.monotonic()
-        learn_metrics.show(self.core)
+        full = self.core.full
+        learn_metrics.show(self.core, len(full))
+        for bandit in sorted(full - self._full):
+            _log.error(
+                "bandit is full and learns no more",
+                bandit=bandit,
+                partition=f"{self._topic}/{self.core.partition}",
+                problem=f"another outcome would take a total too far; {BEGIN_ANEW}",
+            )
+        self._full = full
 
     def close(self) -> None:
         self._producer.close()

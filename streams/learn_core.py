@@ -140,6 +140,11 @@ class LearnCore:
         return missing
 
     @property
+    def full(self) -> frozenset[str]:
+        """Bandits that learn nothing more here, see `Statistics.full`."""
+        return frozenset(b for b, sums in self._held.items() if sums.statistics.full)
+
+    @property
     def unwritten(self) -> bool:
         """Whether there is anything that `writes` would give."""
         return bool(self._changed or self._stale) or self.position != self._written
@@ -205,8 +210,6 @@ class LearnCore:
         ------
         LogGapError
             If offsets are missing.
-        StateError
-            If a total would become too large; nothing was learned then.
         """
         records = self._fresh(records)
         if not records:

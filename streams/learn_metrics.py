@@ -45,6 +45,11 @@ _REJECTIONS = Counter(
 _ODD_VALUES = Counter(
     "bandstand_learn_odd_values", "Values that were cut, absent or unknown.", ["lane", "kind"]
 )
+_FULL = Gauge(
+    "bandstand_learn_full_bandits",
+    "Bandits that learn no more, as another outcome would take a total too far.",
+    _PARTITION,
+)
 _COMPLETE_TO = Gauge(
     "bandstand_learn_complete_to_timestamp_seconds",
     "Watermark of the join up to which all outcomes are learned and committed.",
@@ -68,16 +73,17 @@ def count(lane: str, learned: Learned) -> None:
             _ODD_VALUES.labels(lane, name).inc(number)
 
 
-def show(core: LearnCore) -> None:
-    """Show how far a partition is, once that is committed."""
+def show(core: LearnCore, full: int) -> None:
+    """Show how far a partition is, and how many bandits are full, once that is committed."""
     times = {_COMPLETE_TO: core.position.complete_to, _NEWEST: core.newest}
     for gauge, time_ms in times.items():
         if time_ms is not None:
             gauge.labels(core.lane, core.partition).set(time_ms / 1_000)
+    _FULL.labels(core.lane, core.partition).set(full)
 
 
 def forget(core: LearnCore) -> None:
     """Show nothing more of a partition: it is somebody else's."""
-    for gauge in (_COMPLETE_TO, _NEWEST):
+    for gauge in (_COMPLETE_TO, _NEWEST, _FULL):
         with suppress(KeyError):
             gauge.remove(core.lane, core.partition)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -285,8 +286,46 @@ def test_headroom_is_checked_before_it_is_lost() -> None:
             full.merge(other)
     assert full.digest() == before
     arrays["reward"][1] = -HEADROOM
-    with pytest.raises(StateError, match="no outcome was lost"):
+    with pytest.raises(StateError, match="apply its spec with `since` at a later moment"):
         Statistics.from_arrays(spec, arrays, {}, 1, None)
+
+
+SIGNED = linear_spec(["red", "green"], [{"name": "age", "kind": "numeric", "low": -1, "high": 1}])
+signed = st.builds(
+    outcome,
+    action=st.sampled_from(["red", "red", "green", "violet"]),
+    numeric=st.builds(lambda age: {"age": age}, st.sampled_from([-32.0, -1.0, 1.0, 3.0, 32.0])),
+)
+
+
+@settings(deadline=None)
+@given(records=st.lists(signed, max_size=30), room=st.integers(1, 12), data=st.data())
+def test_a_full_bandit_stops_at_the_same_outcome_however_they_are_cut(
+    records: list[dict[str, Any]], room: int, data: st.DataObject
+) -> None:
+    """It is the first that would take a total too far; no later one is learned, if it fits or not.
+
+    The total goes up and down, so that a batch may end below the bound that it crosses on its way.
+    """
+    arrays = Statistics.empty(SIGNED).arrays()
+    arrays["products"][0, 1] = HEADROOM - room * STEPS**2  # of intercept and age
+    expected = start = Statistics.from_arrays(SIGNED, arrays, {}, 1, None)
+    for number, record in enumerate(records):
+        try:
+            expected = expected.merge(learned(SIGNED, record))
+        except StateError:
+            counters = {**expected.counters, "rejected_full": len(records) - number}
+            expected = replace(expected, counters=counters)
+            break
+    whole = start.update(batch(records))
+    cut = data.draw(st.integers(0, len(records)))
+    first = start.update(batch(records[:cut]))
+    restored = Statistics.from_arrays(
+        SIGNED, first.arrays(), first.counters, first.outcomes, first.newest
+    )
+    again = restored.update(batch(records[cut:]))
+    assert state(whole) == state(again) == state(expected)
+    assert whole.full == again.full == expected.full
 
 
 @settings(deadline=None)

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandstand.errors import LogGapError, StateError
+from bandstand.learners.grid import HEADROOM, STEPS
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.wire import Wire
 from bandstand.streams import learner_records
-from bandstand.streams.in_force import InForce, Start
+from bandstand.streams.in_force import Ancestor, InForce, Start
 from bandstand.streams.join_types import Record
 from bandstand.streams.learn_core import LearnCore
 from bandstand.streams.learner_records import (
@@ -256,6 +257,47 @@ def test_what_no_reader_may_use_is_refused_and_passed() -> None:
         (1, "magic"),
     ]
     assert learned.outcomes["learned"] == 2
+
+
+@given(st.lists(outcomes, max_size=20), st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_full_bandit_stops_no_other_and_is_full_for_good(
+    contents: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    """It keeps what it has, counts what it can't take, and the position goes on, however cut."""
+    arrays = Statistics.empty(HOME).arrays()
+    arrays["products"][:, 0] = HEADROOM - data.draw(st.integers(1, 3)) * STEPS**2
+    near = Statistics.from_arrays(HOME, arrays, {}, 1, None)
+    log = _log(contents)
+
+    stored = _Stored()
+    stored.records.update(sums_records(PartitionSums("fast", 0, 4, 0, near), WIRE))
+    whole, core = stored.restored(), stored.restored()
+    whole.open()
+    core.open()
+    learned = whole.learn(log)
+    cut = data.draw(st.integers(0, len(log)))
+    core.learn(log[:cut])
+    stored.commit(core)
+    core = stored.restored()
+    core.learn(log[cut:])
+    assert _digests(core) == _digests(whole)
+    assert (core.position, core.full) == (whole.position, whole.full)
+    for bandit in SPECS:
+        counters = [each.held[bandit].statistics.counters for each in (core, whole)]
+        assert counters[0] == counters[1]
+    plain = _fresh()
+    plain.learn(log)
+    assert _digests(whole)["position"] == _digests(plain)["position"]
+    assert plain.position == whole.position
+    assert whole.full == ({"home"} if learned.counters["rejected_full"] else set())
+    taken = whole.held["home"].statistics.outcomes - 1
+    if whole.full:
+        assert taken < plain.held["home"].statistics.outcomes
+        core.follow({**SPECS, "home": InForce(HOME, 9, (Ancestor(4, HOME),))})
+        assert core.full == {"home"}
+    else:
+        assert taken == plain.held["home"].statistics.outcomes
 
 
 def test_what_was_rejected_is_told_from_what_was_learned() -> None:

@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from bandstand.kafka import TopicReader, admin, end_offsets, producer_config
+from bandstand.learners.grid import HEADROOM
 from bandstand.learners.snapshots import rank
 from bandstand.learners.statistics import Statistics
 from bandstand.local import Kafka
@@ -22,13 +23,20 @@ from bandstand.settings import Settings
 from bandstand.streams import topics
 from bandstand.streams.learn import transactional_id
 from bandstand.streams.learn_core import LearnCore
-from bandstand.streams.learner_records import Position, SumsTable, is_position, position_of
+from bandstand.streams.learner_records import (
+    PartitionSums,
+    Position,
+    SumsTable,
+    is_position,
+    position_of,
+    sums_records,
+)
 from bandstand.streams.publish_core import pointer_version
 from bandstand.streams.records import record_of
 from bandstand.streams.snapshots import load_snapshot
 from bandstand.streams.specs import apply_spec, specs_in_force
 from bandstand.streams.transactions import FencedError, Transactions
-from tests.streams.given import everything_in, given_settings, given_spec
+from tests.streams.given import everything_in, given_records, given_settings, given_spec
 from tests.streams.outcomes import START_MS, outcome, outcome_record, random_outcomes
 from tests.streams.role_process import RoleProcess, metrics_of
 from tests.waiting import PATIENCE_S, until
@@ -252,6 +260,35 @@ def _read_by(learner: RoleProcess) -> tuple[float, float]:
     metrics = metrics_of(learner, "bandstand_learn_")
     came = sum(count for name, count in metrics.items() if name.startswith("outcomes_total{"))
     return came, metrics["reread_records_total"]
+
+
+def test_a_full_bandit_is_told_and_stops_no_other(lane: _Lane, tmp_path: Path) -> None:
+    """In the log and the metrics, again after a restart; the other one learns all."""
+    apply_spec(lane.settings, given_spec("other"))
+    home = specs_in_force(lane.settings)["home"]
+    arrays = Statistics.empty(home.spec).arrays()
+    arrays["products"][:, 0] = HEADROOM - 1
+    near = Statistics.from_arrays(home.spec, arrays, {}, 1, None)
+    sums = PartitionSums("fast", 0, home.epoch, 0, near)
+    given_records(lane.settings, lane.names.learner_state, *sums_records(sums, WIRE))
+    for runs in (1, 2):
+        with RoleProcess("learn", lane.settings, tmp_path) as role:
+            lane.write(20, repeats=0)
+            lane.write(20, bandit="other", repeats=0)
+            lane.wait_until_learned()
+            metrics = metrics_of(role, "bandstand_learn_")
+            assert metrics['full_bandits{lane="fast",partition="0"}'] == 1
+            assert metrics['full_bandits{lane="fast",partition="1"}'] == 0
+            assert metrics['rejected_total{lane="fast",reason="full"}'] == 20
+            assert metrics['outcomes_total{lane="fast",state="learned"}'] == 60
+            assert role.stop() < 5
+        told = [line for line in role.log.read_text().splitlines() if "bandit is full" in line]
+        assert len(told) == 1
+        assert '"bandit": "home"' in told[0]
+        assert "`since` at a later moment" in told[0]
+        table, other = lane.state()[0], specs_in_force(lane.settings)["other"].spec
+        known = [table.sums(place, other).statistics for place in table.places_of("other")]
+        assert [each.outcomes for each in known] == [20 * runs, 20 * runs]
 
 
 def test_metrics_say_what_was_learned_and_why_not(lane: _Lane, tmp_path: Path) -> None:
