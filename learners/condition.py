@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ def condition_number(snapshot: Mapping[str, Any]) -> float | None:
     -------
     float or None
         None where the snapshot has no ``factor``: float64[K, d * (d + 1) / 2], lower triangles F,
-        row by row, of which ``F'F`` is the covariance.
+        row by row, of which ``F'F`` is the covariance. A learner's own array of that name, in
+        another shape, is none.
 
     Examples
     --------
@@ -38,11 +39,18 @@ def condition_number(snapshot: Mapping[str, Any]) -> float | None:
     16.0
     """
     for array in snapshot["arrays"]:
-        if array["name"] == "factor":
+        if array["name"] == "factor" and (dimension := _dimension(array["shape"])):
             triangles = np.frombuffer(array["data"], "<f8").reshape(array["shape"])
-            dimension = (math.isqrt(8 * triangles.shape[1] + 1) - 1) // 2
             return max(map(_condition, lower_of(triangles, dimension)))
     return None
+
+
+def _dimension(shape: Sequence[int]) -> int:
+    """Give the width of the triangles that an array of a shape holds, 0 if it holds none."""
+    if len(shape) != 2 or not all(shape):
+        return 0
+    dimension = (math.isqrt(8 * shape[1] + 1) - 1) // 2
+    return dimension if dimension * (dimension + 1) // 2 == shape[1] else 0
 
 
 def _condition(factor: Floats) -> float:

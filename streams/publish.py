@@ -17,7 +17,7 @@ from operator import attrgetter
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from bandstand import clients
-from bandstand.errors import StateError
+from bandstand.errors import BandstandError, BrokerError, SpecError, StateError
 from bandstand.kafka import (
     TopicReader,
     broker_errors,
@@ -225,7 +225,7 @@ class Publisher:
             _log.info("published", bandit=published.bandit, version=published.version)
         acts = [act for published in everything if (act := _act(published)) is not None]
         if acts:
-            apply(self._settings, self._specs, acts, "bandstand publish")
+            self._apply(acts)
 
     def _make(self, bandit: str) -> Published | None:
         """Solve one bandit; one that can't be solved or is too wide stops no other."""
@@ -234,11 +234,24 @@ class Publisher:
                 made = self._core.publish(bandit, self._partition(bandit))
             if made is not None:
                 _refuse_too_wide(made)
-        except StateError as error:
-            publish_metrics.FAILURES.labels(bandit).inc()
-            _log.error("no snapshot", bandit=bandit, problem=str(error))
+        except BrokerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a learner of another package may break anywhere
+            _fail("no snapshot", bandit, error)
             return None
         return made
+
+    def _apply(self, acts: Sequence[Wanted]) -> None:
+        """Apply specs; one that can't be applied, as its record is too large, stops no other."""
+        try:
+            apply(self._settings, self._specs, acts, "bandstand publish")
+        except SpecError as error:
+            if len(acts) == 1:
+                _fail("no act on a change of rewards", acts[0].spec.bandit, error)
+                return
+            middle = len(acts) // 2
+            self._apply(acts[:middle])
+            self._apply(acts[middle:])
 
     def _write(self, partition: int, several: Sequence[Published]) -> None:
         self._producers[partition].write(
@@ -276,6 +289,16 @@ class Publisher:
             if (producer := self._producers.pop(place.partition, None)) is not None:
                 producer.close()
         self._report()
+
+
+def _fail(what: str, bandit: str, error: Exception) -> None:
+    publish_metrics.FAILURES.labels(bandit).inc()
+    _log.error(
+        what,
+        bandit=bandit,
+        problem=str(error) or repr(error),
+        exc_info=None if isinstance(error, BandstandError) else error,
+    )
 
 
 def _act(made: Published) -> Wanted | None:

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from bandstand.durations import milliseconds
-from bandstand.errors import EventError, StateError
+from bandstand.errors import EventError, SpecError, StateError
 from bandstand.learners.drift import Change, changes
 from bandstand.learners.policies import Policy, Solution, policy_from_snapshot, resume
 from bandstand.learners.snapshots import build, newer, rank, version_of
@@ -217,12 +217,12 @@ class PublishCore:
             return None
         try:
             snapshot = self._wire.loads("snapshot", shelf.values[shelf.current])
-        except (KeyError, EventError) as error:
+            return policy_from_snapshot(snapshot)
+        except (KeyError, EventError, SpecError, StateError) as error:
             raise StateError(
                 f"the current snapshot {shelf.current!r} of {bandit!r} can't be read, so the next"
                 f" one can't be near it: {error!r}; apply a spec without smoothing"
             ) from error
-        return policy_from_snapshot(snapshot)
 
     def _look(self, bandit: str, in_force: InForce, merged: Statistics) -> list[Change]:
         """Look for changes of rewards that weren't there when it was last looked in this epoch."""

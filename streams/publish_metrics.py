@@ -22,7 +22,9 @@ CHANGES = Counter(
     "bandstand_publish_changes", "Changes of an action's rewards that were found.", _BANDIT
 )
 FAILURES = Counter(
-    "bandstand_publish_failures", "Snapshots that couldn't be made, see the log.", _BANDIT
+    "bandstand_publish_failures",
+    "Snapshots that couldn't be made, and acts on drift that couldn't be applied; see the log.",
+    _BANDIT,
 )
 FENCES = Counter("bandstand_publish_fenced", "Times that another publisher had taken over.")
 ROUNDS = Histogram(

@@ -28,3 +28,17 @@ def test_it_is_that_of_the_precision(ridge: float) -> None:
     found = condition_number(build(spec, learned, 0, "", {}))
     assert found == pytest.approx(np.linalg.cond(precision, 1), rel=0.5)
     assert condition_number(build(beta_spec(), Statistics.empty(beta_spec()), 0, "", {})) is None
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 2), (0, 3), (3, 0), (2, 3, 1)])
+def test_an_array_of_a_learner_of_its_own_is_none(shape: tuple[int, ...]) -> None:
+    """Only triangles have a condition; a third party may call anything a factor."""
+    array = {"name": "factor", "shape": shape, "data": np.ones(shape).tobytes()}
+    assert condition_number({"arrays": [array]}) is None
+
+
+def test_triangles_that_cannot_be_solved_have_an_infinite_one() -> None:
+    """Also where a number in them isn't finite."""
+    for numbers in ([0.0, 0.0, 0.0], [1.0, np.nan, 1.0], [1.0, np.inf, 1.0]):
+        array = {"name": "factor", "shape": (1, 3), "data": np.array(numbers).tobytes()}
+        assert condition_number({"arrays": [array]}) == np.inf

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,23 @@ def freeze(self, bandit):
         os.kill(os.getpid(), signal.SIGSTOP)
     return made
 Publisher._make = freeze
+"""
+
+
+_BREAKS = """
+from bandstand.learners.softmax import Softmax
+from bandstand.schemas.spec import Spec
+from bandstand.streams import publish
+
+def solve(self, spec, sums):
+    return 1 / 0
+
+acted = publish.acted
+def wide(spec, change):
+    fields = acted(spec, change).model_dump(mode="json")
+    return Spec.model_validate({**fields, "description": "x" * 3_000_000 * (spec.bandit == "wide")})
+
+Softmax.solve, publish.acted = solve, wide
 """
 
 
@@ -204,12 +222,15 @@ def test_two_publishers_share_the_bandits(settings: Settings, tmp_path: Path) ->
             until(lambda: [load_snapshot(settings, b)["epoch"] for b in bandits] == changed)
 
 
-def _swapped(count: int, swap: int) -> Iterator[dict[str, object]]:
+def _swapped(
+    count: int, swap: int, bandits: Sequence[str] = ("home",)
+) -> Iterator[dict[str, object]]:
     """Give outcomes, a millisecond each: only a's bring a reward, and from `swap` on only b's."""
     for number in range(count):
-        action = "abc"[number % 3]
+        action = "abc"[number // len(bandits) % 3]
         clicks = int(action == ("a" if number < swap else "b"))
-        yield outcome(number, action=action, clicks=clicks)
+        bandit = bandits[number % len(bandits)]
+        yield outcome(number, bandit=bandit, action=action, clicks=clicks)
 
 
 def test_a_change_of_rewards_becomes_a_spec_with_its_reason(
@@ -239,6 +260,33 @@ def test_a_change_of_rewards_becomes_a_spec_with_its_reason(
     assert told[-1]["reason"].startswith("drift: epoch, for 'a' brings 0 of its range since 2023-")
     assert apply_spec(settings, spec, instead_of=epoch) > epoch  # somebody else's stays
     assert specs_in_force(settings)["home"].spec == in_force
+
+
+def test_one_bandit_that_breaks_stops_no_other(settings: Settings, tmp_path: Path) -> None:
+    """A learner that raises, and an act on drift too large for its record, are said and counted."""
+    fields = {**given_spec().model_dump(mode="json"), "drift": {"step": "100ms", "act": "epoch"}}
+    broken: dict[str, Any] = {
+        "bandit": "broken",
+        "features": [],
+        "policy": {"name": "softmax"},
+        "drift": None,
+    }
+    for more in ({}, {"bandit": "wide"}, broken):
+        apply_spec(settings, Spec.model_validate({**fields, **more}))
+    before = specs_in_force(settings)
+    learner = _Learner(settings, _swapped(9_000, 4_500, ["home", "wide"]))
+    with RoleProcess("publish", settings, tmp_path, _BREAKS) as role:
+        learner.learn(9_000)
+        until(lambda: specs_in_force(settings)["home"].epoch > before["home"].epoch)
+        failures = "bandstand_publish_failures_total"
+        until(lambda: metrics_of(role, failures).get('{bandit="wide"}') == 1)
+        assert metrics_of(role, failures).keys() == {'{bandit="wide"}', '{bandit="broken"}'}
+        assert _outcomes_of_current(settings, "wide") == 4_500
+        assert role.stop() < 5
+    log = role.log.read_text()
+    assert '"exc_type": "ZeroDivisionError"' in log
+    assert '"name": "solve"' in log  # the place in the learner
+    assert specs_in_force(settings)["wide"] == before["wide"]
 
 
 def test_smoothing_that_comes_later_begins_at_the_current_snapshot(
