@@ -212,6 +212,7 @@ class PublishSettings(_Section):
     group: str = "bandstand.publish"
     session_timeout: PositiveDuration = timedelta(seconds=6)
     interval: PositiveDuration = timedelta(milliseconds=250)
+    least_outcomes: int = Field(1, ge=1)
     keep_artifacts: int = Field(20, ge=1)
 
 

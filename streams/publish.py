@@ -106,6 +106,7 @@ class Publisher:
             wire_from(settings),
             settings.publish.keep_artifacts,
             {name: lane.partitions for name, lane in settings.lanes.items()},
+            settings.publish.least_outcomes,
         )
         self._specs = SpecFollower(settings, role.name)
         self._consumer = clients.Consumer(

@@ -70,12 +70,18 @@ class PublishCore:
         Artifacts a bandit that stay, the current one included, at least 1.
     lanes
         Number of outcome partitions of each lane.
+    least_outcomes
+        How many more outcomes than the current snapshot of its epoch the next one must have, at
+        least 1. The first of an epoch needs none.
     """
 
-    def __init__(self, wire: Wire, keep_artifacts: int, lanes: Mapping[str, int]) -> None:
+    def __init__(
+        self, wire: Wire, keep_artifacts: int, lanes: Mapping[str, int], least_outcomes: int = 1
+    ) -> None:
         self._wire = wire
         self._keep = keep_artifacts
         self._lanes = lanes
+        self._least = least_outcomes
         self._tables: dict[int, SumsTable] = {}
         self._shelves: dict[str, _Shelf] = {}
         self._in_force: Mapping[str, InForce] = {}
@@ -149,7 +155,7 @@ class PublishCore:
         return sorted(self._changed)
 
     def publish(self, bandit: str, partition: int) -> Published | None:
-        """Give the bandit's newest snapshot; None where there is none or the current one is it.
+        """Give the bandit's newest snapshot; None where there is none that is due.
 
         The first one of an epoch waits for all outcome partitions, if an older epoch's has learned
         something: that one serves until the new one knows all that is retained.
@@ -178,6 +184,8 @@ class PublishCore:
         shelf = self._shelves.setdefault(bandit, _Shelf())
         if self._waits(in_force, shelf.current, {part.partition for part in parts}):
             return None
+        if self._too_few(epoch, merged.outcomes, shelf.current):
+            return None
         version = version_of(epoch, merged.outcomes, merged.digest())
         if not newer(version, shelf.current):
             return None
@@ -197,6 +205,10 @@ class PublishCore:
             )
         epoch, outcomes = rank(current)
         return epoch < in_force.epoch and outcomes > 0 and len(partitions) < count
+
+    def _too_few(self, epoch: int, outcomes: int, current: str) -> bool:
+        of, known = rank(current)
+        return epoch == of and outcomes - known < self._least
 
     def _resume(self, bandit: str, in_force: InForce, merged: Statistics) -> Solution:
         """Solve what has changed since the bandit was solved last in this epoch."""

@@ -11,6 +11,7 @@ from bandstand.errors import StateError
 from bandstand.learners.policies import policy_from_snapshot
 from bandstand.learners.snapshots import newer
 from bandstand.schemas.spec import Spec
+from bandstand.schemas.topics import artifact_key
 from bandstand.schemas.wire import Wire
 from bandstand.streams.learn_core import LearnCore
 from bandstand.streams.learner_records import PartitionSums, Position, sums_records
@@ -140,6 +141,46 @@ def test_an_allocation_moves_on_from_the_current_snapshot() -> None:
     assert moves[0] < 1e-12
     assert (moves <= 0.05 + 1e-12).all()
     assert moves[1] > 0.04
+
+
+def test_a_current_snapshot_that_this_version_cannot_read_is_named() -> None:
+    """As of a learner that isn't installed any more: the one that was to be near it isn't made."""
+    fields = given_spec().model_dump(mode="json")
+    fields |= {"features": [], "policy": {"name": "beta_thompson"}}
+    smooth = Spec.model_validate({**fields, "smoothing": {"most_change": 0.05}})
+    core = _core()
+    core.follow({"home": InForce(smooth, 4)}, ["home"])
+    current = _publish(core).snapshot
+    current["spec"] = current["spec"].replace('"beta_thompson"', '"gone"')
+    artifact = WIRE.dumps("snapshot", current)
+    core.take_snapshot(artifact_key("home", current["version"]), artifact)
+    core.follow({"home": InForce(smooth, 9)}, ["home"])
+    with pytest.raises(StateError, match=r"can't be near it: SpecError.*apply a spec without"):
+        core.publish("home", 0)
+
+
+def test_a_version_waits_for_the_least_number_of_outcomes() -> None:
+    """But not the first of an epoch, nor that of a changed spec."""
+    core = PublishCore(WIRE, 3, {"fast": 2}, least_outcomes=10)
+    core.follow(SPECS, SPECS)
+    assert _publish(core).snapshot["outcomes"] == 0
+    published = []
+    for count in range(1, 31):
+        _take(core, _sums(count))
+        made = core.publish("home", 0)
+        if made is not None:
+            published.append(made.snapshot["outcomes"])
+            for key, value in made.records:
+                core.take_snapshot(key, value)
+    assert published == [10, 20, 30]
+    spec = _applied(core, 0.5, 9)
+    for partition in (0, 1):
+        _take(core, _sums(1 + partition, partition, spec))
+    assert _publish(core).version.startswith("9-3-")
+    _take(core, _sums(9, 1, spec))
+    assert core.publish("home", 0) is None
+    _take(core, _sums(12, 1, spec))
+    assert _publish(core).version.startswith("9-13-")
 
 
 def test_what_nothing_is_to_be_near_any_more_is_not_kept() -> None:

@@ -208,6 +208,20 @@ def test_a_published_snapshot_can_decide_and_is_found_by_version(
         load_snapshot(settings, "home", "1-1-aa")
 
 
+def test_fewer_outcomes_than_asked_for_make_no_version(settings: Settings, tmp_path: Path) -> None:
+    """The publisher heeds the setting."""
+    publish = settings.publish.model_copy(update={"least_outcomes": 10})
+    patient = settings.model_copy(update={"publish": publish})
+    learner = _Learner(settings)
+    with RoleProcess("publish", patient, tmp_path) as role:
+        _wait_for(settings, 0)
+        for _ in range(3):
+            learner.learn(4)
+        _wait_for(settings, 12)
+        assert role.stop() < 5
+    assert [int(version.split("-")[1]) for version in _pointers(settings)] == [0, 12]
+
+
 def test_two_publishers_share_the_bandits(settings: Settings, tmp_path: Path) -> None:
     """When a second one comes and the first one goes, every bandit goes on being published."""
     bandits = [f"b{i}" for i in range(6)]
