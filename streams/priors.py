@@ -76,7 +76,8 @@ def from_bandit(
     Raises
     ------
     SpecError
-        If there is no such bandit, its sums don't mean the same, or it has no outcome.
+        If there is no such bandit, it is one of those that are to start from it, its sums don't
+        mean the same, or it has no outcome.
     StateError
         If its sums can't be what a learner wrote, there is no such snapshot, or what it was made
         from isn't retained any more.
@@ -84,6 +85,13 @@ def from_bandit(
         If Kafka refuses or can't be reached.
     """
     bandit, _, version = source.partition("@")
+    specs = list(specs)
+    if any(spec.bandit == bandit for spec in specs):
+        raise SpecError(
+            f"bandit {bandit!r} can't start from {source!r}: each of its outcomes would count"
+            " twice; name another bandit, or apply its spec without --prior-from: its sums go on"
+            " where they can"
+        )
     if version:
         known = _at(settings, in_force, bandit, version)
     else:

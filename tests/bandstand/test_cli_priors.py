@@ -125,6 +125,20 @@ def test_a_bandit_starts_from_another_one(settings: Settings, call: Call, tmp_pa
     assert evidence.origin.startswith(f"bandit old, version {in_force.epoch}-4-")
 
 
+@pytest.mark.parametrize("source", ["home", "home@1-2-ab"])
+def test_a_bandit_is_not_its_own_prior(
+    settings: Settings, call: Call, tmp_path: Path, source: str
+) -> None:
+    """Its outcomes would count twice; nor is one of several that are applied at once."""
+    assert call("apply", spec(tmp_path)).code == 0
+    before = specs_in_force(settings)
+    refused = call("apply", spec(tmp_path), spec(tmp_path, "other"), "--prior-from", source)
+    assert (refused.code, refused.out) == (1, "")
+    told = f"bandit 'home' can't start from '{source}': each of its outcomes would count twice"
+    assert told in refused.err
+    assert specs_in_force(settings) == before
+
+
 def test_a_bandit_starts_from_a_snapshot_of_another_one(
     settings: Settings, call: Call, tmp_path: Path
 ) -> None:
