@@ -4,6 +4,10 @@ A snapshot of such a spec carries its ``allocation``, the probabilities of all a
 between that of its parent and what the policy wants: ``parent + t * (wanted - parent)``, t the
 largest in [0, 1] that moves no probability by more than the spec allows. So where it goes is a
 function of the statistics and of the parent that the snapshot names.
+
+Least probabilities (the floor, also a widened one, and the share of new actions) are promises that
+come first: the allocation is raised to them, at once. An action then moves by no more than the
+bound and all that these raise together.
 """
 
 from __future__ import annotations

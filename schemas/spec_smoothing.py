@@ -15,7 +15,8 @@ class Smoothing(BaseModel):
     Parameters
     ----------
     most_change
-        No action's probability moves by more from one snapshot to the next, above 0 to 1.
+        No action's probability moves by more from one snapshot to the next, above 0 to 1; but as
+        far as a floor or the share of a new action asks for, which come first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -87,6 +87,51 @@ def test_actions_come_and_go() -> None:
     assert np.allclose(allocation(other), 0.5)
 
 
+WIDENED = {"floor": 0.3, "until": "1970-01-01T00:00:02Z"}
+MORE = [*ACTIONS, "grey"]
+
+
+@pytest.mark.parametrize(
+    ("actions", "more", "least"),
+    [
+        (ACTIONS, {"floor": 0.25}, {"red": 0.25, "blue": 0.25}),
+        (ACTIONS, {"widened": WIDENED}, {"red": 0.3, "blue": 0.3}),
+        (MORE, {"new_actions": {"share": 0.2, "outcomes": 50}}, {"grey": 0.2}),
+        (
+            MORE,
+            {"floor": 0.2, "new_actions": {"share": 0.25, "outcomes": 99}},
+            dict.fromkeys(MORE, 0.25),
+        ),
+    ],
+)
+def test_least_probabilities_come_first(
+    actions: list[str], more: dict[str, Any], least: dict[str, float]
+) -> None:
+    """A floor and the share of a new action hold at once; nothing moves by more than they ask."""
+    before = policy_of(spec_of(), CLICKS)
+    assert allocation(before)[1] > 0.99
+    spec = spec_of(actions, **more)
+    learned = Statistics.empty(spec).update(batch(CLICKS))
+    snapshot = build(spec, learned, 0, "", {}, before=before)
+    now = allocation(policy_from_snapshot(snapshot))
+    for action, probability in least.items():
+        assert now[actions.index(action)] == pytest.approx(probability)
+    [smooth] = [a["data"] for a in snapshot["arrays"] if a["name"] == "allocation"]
+    raised = np.maximum(now - np.frombuffer(smooth), 0.0).sum()
+    was = np.append(allocation(before), [0.0] * (len(actions) - len(ACTIONS)))
+    assert 0.1 < np.abs(now - was).max() <= 0.1 + raised + 1e-12
+
+
+def test_the_way_back_from_a_share_is_bounded() -> None:
+    """Once an action has had its outcomes, what it had by promise goes step by step."""
+    spec = spec_of(MORE, new_actions={"share": 0.25, "outcomes": 50})
+    young = policy_of(spec, CLICKS, policy_of(spec_of(), CLICKS))
+    assert np.isclose(allocation(young)[3], 0.25)
+    tried = policy_of(spec, [*CLICKS, *[outcome("grey")] * 50], young)
+    assert np.isclose(allocation(tried)[3], 0.15)
+    assert np.abs(allocation(tried) - allocation(young)).max() <= 0.1 + 1e-12
+
+
 def test_it_is_refused_with_context() -> None:
     """Where each subject has probabilities of its own there is no one allocation."""
     text = "{bandit: b, actions: [x], policy: {name: lin_ucb}, reward: {name: r}, smoothing: {S}}"
