@@ -180,7 +180,7 @@ class Client:
         return decision
 
     def wait_ready(self, bandit: str, timeout: float = 10.0) -> None:
-        """Wait until a snapshot of a bandit has come from Kafka.
+        """Wait until all snapshots that are in Kafka have come, and one of a bandit is among them.
 
         Parameters
         ----------

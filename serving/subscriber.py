@@ -78,7 +78,10 @@ class Subscriber:
         self._thread.start()
 
     def wait(self, bandit: str, timeout: float) -> bool:
-        """Wait until there is a snapshot of a bandit from Kafka; False if none came in time."""
+        """Wait until the topic was read to its end, and a bandit's snapshot taken into use.
+
+        Gives whether that happened in time.
+        """
         with self._changed:
             return self._changed.wait_for(lambda: self._has_live(bandit), timeout)
 
@@ -93,7 +96,7 @@ class Subscriber:
 
     def _has_live(self, bandit: str) -> bool:
         model = self.models.get(bandit)
-        return model is not None and model.step == "live"
+        return self.live_until >= 0.0 and model is not None and model.step == "live"
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -122,11 +125,11 @@ class Subscriber:
             while not self._stop.is_set():
                 messages = reader.poll(_POLL_S)
                 self._take(messages)
+                if reader.caught_up or not messages:
+                    self._load()
                 if reader.caught_up:
                     self._hear(reader, heard=bool(messages) or not reached)
                     reached = True
-                if reader.caught_up or not messages:
-                    self._load()
                 self._show_ages()
         finally:
             reader.close()
@@ -144,7 +147,9 @@ class Subscriber:
                 self._lose(error)
                 return
         self._pause = _FIRST_RETRY_S
-        self.live_until = now + self._stale_after
+        with self._changed:
+            self.live_until = now + self._stale_after
+            self._changed.notify_all()
         if self.trouble:
             _log.info("snapshots are followed", topic=reader.topic)
         self.trouble = ""

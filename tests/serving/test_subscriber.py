@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import inspect
+import threading
 import time
 
+import pytest
+
 from bandstand.errors import BrokerError
+from bandstand.kafka import TopicReader
 from bandstand.schemas.codec import current
 from bandstand.schemas.definitions import WriterSchema
 from bandstand.schemas.spec import Spec
@@ -11,7 +16,8 @@ from bandstand.schemas.wire import Wire
 from bandstand.serving.encoding import Layouts
 from bandstand.serving.subscriber import Subscriber
 from bandstand.settings import Settings
-from tests.serving.given import Publisher, snapshot
+from tests.serving.given import WIRE, Publisher, snapshot
+from tests.waiting import until
 
 IDS = {"snapshot": 7, "snapshot_pointer": 8}
 
@@ -50,3 +56,21 @@ def test_a_registry_that_is_away_delays_a_snapshot_and_loses_none(
     subscriber.close(5)
     assert registry.refused == set(IDS)
     assert subscriber.models[bandit].version == record["version"]
+
+
+def test_a_snapshot_is_not_live_before_all_ends_are_seen(
+    settings: Settings, own_homepage: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition that is slow to be read holds up who waits, though the snapshot is there."""
+    bandit, seen = own_homepage.bandit, threading.Event()
+    caught_up = inspect.getattr_static(TopicReader, "caught_up")
+    slow = property(lambda reader: seen.is_set() and caught_up.fget(reader))
+    monkeypatch.setattr(TopicReader, "caught_up", slow)
+    Publisher(settings).publish(snapshot(own_homepage))
+    subscriber = Subscriber(settings, WIRE, {}, Layouts(), time.time)
+    until(lambda: bandit in subscriber.models)
+    assert not subscriber.wait(bandit, 0.5)
+    seen.set()
+    assert subscriber.wait(bandit, 20)
+    assert subscriber.live_until > time.monotonic()
+    subscriber.close(5)
