@@ -403,8 +403,15 @@ def _from_canonical(text: str) -> Spec:
     try:
         return Spec.model_validate_json(text)
     except ValidationError as error:
-        source = "canonical spec"
-        raise _refusal(source, describe(error, Document(source), Spec)) from error
+        document = Document("canonical spec", _data(text))
+        raise _refusal(document.source, describe(error, document, Spec)) from error
+
+
+def _data(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _canonical(value: object) -> str:

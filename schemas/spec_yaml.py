@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import re
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -79,14 +80,6 @@ class Document:
                 return f"{self.source}:{self.lines[path[:length]]}"
         return self.source
 
-    def known(self, location: tuple[str | int, ...]) -> Path:
-        """Give the path without what isn't in the text: union tags that pydantic puts in."""
-        path: Path = ()
-        for step in location:
-            if (*path, step) in self.lines or step == location[-1]:
-                path = (*path, step)
-        return path
-
 
 def read_yaml(text: str, source: str) -> Document:
     """Read one YAML document.
@@ -107,6 +100,8 @@ def read_yaml(text: str, source: str) -> Document:
         raise SpecError(f"{source}: not YAML: {error}") from error
     except RecursionError as error:
         raise SpecError(f"{source}: nested too deeply to be a spec") from error
+    except (ValueError, OverflowError) as error:  # of an escape such as "\UFFFFFFFF"
+        raise SpecError(f"{source}: not YAML: {error}") from error
     return document
 
 
@@ -128,10 +123,11 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document, seen: set[i
     found: dict[str, Any] = {}
     for key_node, value_node in node.value:
         where = f"{document.source}:{key_node.start_mark.line + 1}"
-        key = key_node.value
         if not isinstance(key_node, yaml.ScalarNode):
             document.problems.append(f"{where}: a key must be a word")
-        elif key in found:
+            continue
+        key = _text(key_node, document)
+        if key in found:
             first = document.lines[(*path, key)]
             document.problems.append(f"{where}: key {key!r} stands twice, first on line {first}")
         else:
@@ -143,12 +139,25 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document, seen: set[i
 def _scalar(node: yaml.Node, document: Document) -> Any:
     kind = node.tag.removeprefix(_TAG)
     if kind == "str":
-        return node.value
+        return _text(node, document)
     if kind in _SCALARS and re.match(_SCALARS[kind][0], node.value):
         return _SCALARS[kind][2](node.value)
     where = f"{document.source}:{node.start_mark.line + 1}"
     document.problems.append(f"{where}: tag {node.tag!r} isn't allowed on {node.value!r}")
-    return node.value
+    return _text(node, document)
+
+
+def _text(node: yaml.Node, document: Document) -> str:
+    """Give a text; half of a surrogate pair, as an escape can write it, is no character."""
+    text: str = node.value
+    whole = text.encode("utf-8", "replace").decode()
+    if whole != text:
+        where = f"{document.source}:{node.start_mark.line + 1}"
+        document.problems.append(
+            f"{where}: {text!r} has half of a surrogate pair, which is no character; write the"
+            " whole character, or \\U and its eight hexadecimal digits"
+        )
+    return whole
 
 
 def describe(error: ValidationError, document: Document, model: type[BaseModel]) -> list[str]:
@@ -157,41 +166,55 @@ def describe(error: ValidationError, document: Document, model: type[BaseModel])
 
 
 def _describe(detail: ErrorDetails, document: Document, model: type[BaseModel]) -> str:
-    location = detail["loc"]
-    path = document.known(location)
+    place = _place(detail["loc"], model, document.data)
+    path = place.path
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         path = (*path, _tag(detail))
     elif detail["type"] == "unknown_name":
         path = (*path, "name")
     name = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in path).lstrip(".")
-    complaint = _complaint(detail, location, model, document.data)
-    return f"{document.at(path)}: {name or 'spec'}: {complaint}"
+    holder = _place(detail["loc"][:-1], model, document.data)
+    return f"{document.at(path)}: {name or 'spec'}: {_complaint(detail, place, holder)}"
 
 
-def _complaint(detail: ErrorDetails, location: Path, model: type[BaseModel], data: Any) -> str:
+class _Place(NamedTuple):
+    """What a location of pydantic's leads to."""
+
+    path: Path
+    """Keys and indexes in the text: the location without the tags that tell unions apart."""
+    kinds: tuple[Any, ...]
+    """What may stand there: models, generic containers and plain types."""
+
+    @property
+    def models(self) -> list[type[BaseModel]]:
+        """Models that may stand there: several in a union not yet told apart."""
+        return [kind for kind in self.kinds if _is_model(kind)]
+
+
+def _complaint(detail: ErrorDetails, place: _Place, holder: _Place) -> str:
+    """Say what is wrong at a place, and what is allowed in what holds it."""
     context: Mapping[str, Any] = detail.get("ctx", {})
     value = detail["input"]
     match detail["type"]:
         case "missing":
-            required = _keys(location[:-1], model, data, required=True)
-            return f"missing; required here: {', '.join(required)}"
+            return f"missing; {_required(holder)}"
         case "extra_forbidden":
-            keys = _keys(location[:-1], model, data)
-            return f"unknown key; {_nearest(str(location[-1]), keys)}allowed: {', '.join(keys)}"
+            keys = [name for option in holder.models for name in option.model_fields]
+            return f"unknown key; {_nearest(str(place.path[-1]), keys)}allowed: {', '.join(keys)}"
         case "literal_error":
             return _choice(value, re.findall(r"'([^']+)'", context["expected"]))
         case "unknown_name":
             return _choice(context["given"], list(context["allowed"]))
         case "union_tag_invalid" | "union_tag_not_found":
-            tags = [tag for option in _models(location, model, data) for tag in _tags(option)]
+            tags = [tag for option in place.models for tag in _tags(option)]
             return _choice(value.get(_tag(detail)), tags)
         case "string_type":
-            return f"{value!r} isn't text; put it in quotes if it is meant as text"
+            return f"{_shown(value)} isn't text; put it in quotes if it is meant as text"
         case "string_pattern_mismatch":
-            return f"{value!r} doesn't match the allowed pattern {context['pattern']}"
+            return f"{_shown(value)} doesn't match the allowed pattern {context['pattern']}"
         case "value_error":
             return f"{_shown(value)} {str(context['error']).removeprefix(f'{value!r} ')}"
-        case "model_type" | "dict_type" | "model_attributes_type":
+        case "model_type" | "dict_type" | "mapping_type" | "model_attributes_type":
             return f"{_shown(value)} isn't a mapping of keys to values"
         case "tuple_type":
             return f"{_shown(value)} isn't a list"
@@ -201,13 +224,23 @@ def _complaint(detail: ErrorDetails, location: Path, model: type[BaseModel], dat
             return f"{_shown(value)}: {detail['msg'].removeprefix('Input ')}"
 
 
+def _required(holder: _Place) -> str:
+    """Say what a mapping must have, or how long a list must be."""
+    for option in holder.models:
+        fields = option.model_fields.items()
+        return f"required here: {', '.join(name for name, about in fields if about.is_required())}"
+    for kind in holder.kinds:
+        return f"the list must have {len(typing.get_args(kind))} entries"
+    return "it must be there"
+
+
 def _tag(detail: ErrorDetails) -> str:
     """Name of the key that tells the members of a union apart."""
     return str(detail["ctx"]["discriminator"]).strip("'")
 
 
 def _choice(given: object, allowed: list[str]) -> str:
-    what = "missing" if given is None else repr(given)
+    what = "missing" if given is None else _shown(given)
     return f"{what}; {_nearest(str(given), allowed)}allowed: {', '.join(allowed)}"
 
 
@@ -221,42 +254,55 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _keys(location: Path, model: type[BaseModel], data: Any, required: bool = False) -> list[str]:
-    """Keys that may stand in the mapping at a location (or that must)."""
-    fields = _models(location, model, data)[0].model_fields
-    return [name for name, about in fields.items() if about.is_required() or not required]
-
-
-def _models(location: Path, model: type[BaseModel], data: Any) -> list[type[BaseModel]]:
-    """Models that the mapping at a location may be: several in a union not yet told apart."""
-    options = [model]
+def _place(location: Path, model: type[BaseModel], data: Any) -> _Place:
+    """Follow a location through the text and through what the model says of it."""
+    path: Path = ()
+    kinds: tuple[Any, ...] = (model,)
     for step in location:
-        data = _below(data, step)
-        if isinstance(step, int):
+        tagged = [kind for kind in kinds if _is_model(kind) and step in _tags(kind)]
+        if len(kinds) > 1 and tagged:
+            kinds = tuple(tagged)
             continue
-        tagged = [option for option in options if step in _tags(option)]
-        if len(options) > 1 and tagged:
-            options = tagged
-        else:
-            options = list(_inside(options[0].model_fields[step].annotation))
-            if len(options) == 1 and hasattr(options[0], "chosen"):
-                options = [options[0].chosen(data)]
-    return options
+        path, data = (*path, step), _below(data, step)
+        kinds = tuple(below for kind in kinds for below in _under(kind, step))
+        if len(kinds) == 1 and hasattr(kinds[0], "chosen"):
+            kinds = (kinds[0].chosen(data),)
+    return _Place(path, kinds)
 
 
 def _below(data: Any, step: str | int) -> Any:
-    """Give what is at a step; the same where the step names a member of a union, not a place."""
+    """Give what is at a step; None where nothing is."""
     try:
         return data[step]
     except (KeyError, IndexError, TypeError):
-        return data
+        return None
 
 
-def _inside(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _under(kind: Any, step: str | int) -> Iterator[Any]:
+    """Give what may stand at a step into a model, a mapping or a list."""
+    parts = typing.get_args(kind)
+    if _is_model(kind):
+        if step in kind.model_fields:
+            yield from _alternatives(kind.model_fields[step].annotation)
+    elif parts and isinstance(step, str):
+        yield from _alternatives(parts[-1])
+    elif parts and isinstance(step, int):
+        yield from _alternatives(parts[min(step, len(parts) - 1) if ... not in parts else 0])
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """Give the members of a union, without what is annotated; anything else is the only one."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        yield from _alternatives(typing.get_args(annotation)[0])
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for part in typing.get_args(annotation):
+            yield from _alternatives(part)
+    elif annotation is not type(None):
         yield annotation
-    for part in typing.get_args(annotation):
-        yield from _inside(part)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _tags(model: type[BaseModel]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -117,8 +118,14 @@ def _evidence(record: Mapping[str, Any]) -> Evidence | None:
     prior = record["prior"]
     if prior is None:
         return None
-    arrays = {
-        array["name"]: np.frombuffer(array["data"], "<f8").reshape(array["shape"])
-        for array in prior["arrays"]
-    }
+    arrays, count = {}, len(prior["actions"])
+    for array in prior["arrays"]:
+        name, shape, size = array["name"], array["shape"], len(array["data"])
+        if shape[:1] != [count] or min(shape) < 0 or size != 8 * math.prod(shape):
+            raise EventError(
+                "invalid",
+                f"prior: array {name!r} has {size} bytes and the shape {shape}; allowed: 8 bytes a"
+                f" number, and the {count} actions on the first axis",
+            )
+        arrays[name] = np.frombuffer(array["data"], "<f8").reshape(shape)
     return Evidence(prior["origin"], tuple(prior["actions"]), arrays)

@@ -181,6 +181,38 @@ def test_every_mistake_is_named_at_once() -> None:
             {"more": "new_actions: {share: 0.6, outcomes: 5}"},
             "has a share of 0.6; allowed: up to 1 / number of actions (0.5)",
         ),
+        (
+            {"more": "prior: {actions: {x: {mean: 0.1, strngth: 10}}}"},
+            "b.yaml:5: prior.actions.x.strngth: unknown key; did you mean 'strength'? allowed:",
+        ),
+        (
+            {"actions": "[mean]", "more": "prior: {actions: {mean: {mean: 0.1}}}"},
+            "b.yaml:5: prior.actions.mean.strength: missing; required here: mean, strength",
+        ),
+        (
+            {
+                "policy": "{name: linear_thompson}",
+                "more": "features: [{name: f, kind: numeric, low: 0, high: 1, numeric: 3}]",
+            },
+            "b.yaml:5: features[0].numeric: unknown key; allowed: name, kind, low, high",
+        ),
+        (
+            {"policy": "{name: linear_thompson}", "more": "interactions: [[age]]"},
+            "b.yaml:5: interactions[0][1]: missing; the list must have 2 entries",
+        ),
+        (
+            {"policy": '{name: "\\ud83d"}'},
+            "b.yaml:3: '\\ud83d' has half of a surrogate pair, which is no character; write the",
+        ),
+        (
+            {"more": 'description: {? "\\ud83d" : 1}'},
+            "b.yaml:5: '\\ud83d' has half of a surrogate pair, which is no character; write the",
+        ),
+        ({"more": 'description: "\\UFFFFFFFF"'}, "b.yaml: not YAML: "),
+        (
+            {"more": "widened: {floor: 0.5, until: '0001-01-01T00:00:00+14:00'}"},
+            "widened.until: '0001-01-01T00:00:00+14:00' must lie in the years 1 to 9999 of UTC",
+        ),
         ({"more": "new_actions: {share: 0.1}"}, "new_actions.outcomes: missing; required here:"),
         ({"more": "floor: 0.6"}, "b.yaml:5: floor: 0.6 must lie between 0 and 1 / number of"),
         ({"more": "floor: true"}, "b.yaml:5: floor: True: should be a valid number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -184,12 +185,18 @@ def test_an_unreadable_spec_goes_to_dead_letters_and_stops_nobody(settings: Sett
     wire = Wire.single_object()
     spec = given_spec()
     record = {"bandit": "home", "spec_hash": spec.hash, "spec": spec.canonical(), "ts": 1}
+    newer = json.loads(spec.canonical())
+    newer["prior"] = {"actions": {"a": {"mean": 0.5, "strength": 9, "decay": 1}}}
+    array = {"name": "outcomes", "shape": [2], "data": b"\0" * 8}
+    prior = {"origin": "elsewhere", "actions": ["a", "b"], "arrays": [array]}
     names = TopicNames(settings.topics.prefix)
     epoch = apply_spec(settings, spec)
     given_records(
         settings,
         names.specs,
         (b"home", b"{}"),
+        (b"home", wire.dumps("spec", {**record, "spec": json.dumps(newer)})),
+        (b"home", wire.dumps("spec", {**record, "prior": prior})),
         (b"home", wire.dumps("spec", {**record, "spec": "{}"})),
         (b"other", wire.dumps("spec", record)),
         (b"home", wire.dumps("spec", {**record, "spec_hash": "00"})),
@@ -198,11 +205,16 @@ def test_an_unreadable_spec_goes_to_dead_letters_and_stops_nobody(settings: Sett
     with SpecFollower(settings, role="learn") as follower:
         follower.catch_up()
         assert follower.current == {"home": InForce(spec, epoch, starts=NOTHING_YET)}
-    until(lambda: len(everything_in(settings, names.dead_letters)) == 5)
+    until(lambda: len(everything_in(settings, names.dead_letters)) == 7)
     letters = [
         wire.loads("dead_letter", bytes(message.value() or b""))
         for message in everything_in(settings, names.dead_letters)
     ]
-    assert [letter["reason"] for letter in letters] == ["magic", "invalid", "key", "invalid", "key"]
-    assert [letter["offset"] for letter in letters] == [2, 3, 4, 5, 6]
+    assert [letter["reason"] for letter in letters] == [
+        *("magic", "invalid", "invalid"),
+        *("invalid", "key", "invalid", "key"),
+    ]
+    assert [letter["offset"] for letter in letters] == [2, 3, 4, 5, 6, 7, 8]
+    assert "prior.actions.a.decay: unknown key; allowed: mean, strength" in letters[1]["detail"]
+    assert "array 'outcomes' has 8 bytes and the shape [2]" in letters[2]["detail"]
     assert {(letter["role"], letter["topic"]) for letter in letters} == {("learn", names.specs)}
