@@ -66,8 +66,9 @@ class Evidence:
 
     def of(self, actions: Iterable[str]) -> Evidence:
         """Give what is known of some actions only."""
-        kept = [action for action in actions if action in self.actions]
-        rows = [self.actions.index(action) for action in kept]
+        places = {action: row for row, action in enumerate(self.actions)}
+        kept = [action for action in actions if action in places]
+        rows = [places[action] for action in kept]
         arrays = {name: array[rows] for name, array in self.arrays.items()}
         return replace(self, actions=tuple(kept), arrays=arrays)
 
@@ -110,7 +111,8 @@ def added(
     if evidence is None:
         return sums
     mine = evidence.of(spec.actions)
-    rows = [spec.actions.index(action) for action in mine.actions]
+    places = {action: row for row, action in enumerate(spec.actions)}
+    rows = [places[action] for action in mine.actions]
     total = {}
     for name, array in sums.items():
         more = mine.arrays.get(name)

@@ -8,7 +8,7 @@ chain begins with the prior, so that must stay, too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 
 import numpy as np
@@ -47,7 +47,8 @@ def inherits(spec: Spec, old: Spec) -> bool:
 
 def only(spec: Spec, actions: Collection[str]) -> Spec:
     """Give the spec as if it had only some of its actions: for learning, not for deciding."""
-    kept = tuple(action for action in spec.actions if action in actions)
+    wanted = set(actions)
+    kept = tuple(action for action in spec.actions if action in wanted)
     return spec.model_copy(update={"actions": kept})
 
 
@@ -73,13 +74,13 @@ def inherited(
     Statistics
         With the digest of learning all of it under the new spec.
     """
-    known = old.solvable()["outcomes"]
+    known, going_on = old.solvable()["outcomes"], set(kept)
     gone = sum(
-        int(known[index]) for index, action in enumerate(old.spec.actions) if action not in kept
+        int(known[index]) for index, action in enumerate(old.spec.actions) if action not in going_on
     )
     sums = _placed(spec, old, kept)
     if added is not None:
-        rest = [action for action in spec.actions if action not in kept]
+        rest = [action for action in spec.actions if action not in going_on]
         sums = keeper_of(spec).merge(sums, _placed(spec, added, rest))
     more = Statistics.empty(spec) if added is None else added
     return Statistics(
@@ -96,12 +97,19 @@ def _begins_alike(spec: Spec, old: Spec) -> bool:
     learner = learner_of(spec)
     if not isinstance(learner, ChainedLearner):
         return True
-    kept = [action for action in spec.actions if action in old.actions]
+    theirs = set(old.actions)
+    kept = [action for action in spec.actions if action in theirs]
     first, second = (
-        {n: a[[each.actions.index(action) for action in kept]] for n, a in start.items()}
+        {n: a[_rows(each, kept)] for n, a in start.items()}
         for each, start in ((spec, learner.start(spec)), (old, learner.start(old)))
     )
     return all((first[name] == second[name]).all() for name in first)
+
+
+def _rows(spec: Spec, actions: Iterable[str]) -> list[int]:
+    """Give where actions stand among a spec's."""
+    places = {action: row for row, action in enumerate(spec.actions)}
+    return [places[action] for action in actions]
 
 
 def _step(spec: Spec) -> timedelta | None:
@@ -111,8 +119,7 @@ def _step(spec: Spec) -> timedelta | None:
 
 def _placed(spec: Spec, statistics: Statistics, actions: Collection[str]) -> Whole:
     """Put what is known of some actions where a spec has them."""
-    sources = [statistics.spec.actions.index(action) for action in actions]
-    targets = [spec.actions.index(action) for action in actions]
+    sources, targets = _rows(statistics.spec, actions), _rows(spec, actions)
     series = dict.fromkeys((f"{PREFIX}outcomes", f"{PREFIX}reward"), (len(spec.actions),))
     by_action = {**learner_of(spec).shapes(spec), **series}
     placed = {}

@@ -51,7 +51,8 @@ def towards(spec: Spec, wanted: Policy, parent: Policy | None) -> Arrays:
     target = wanted.decide({}, spec.actions).probabilities
     if parent is None:
         return {NAME: target.copy()}
-    kept = [action for action in spec.actions if action in parent.spec.actions]
+    before = set(parent.spec.actions)
+    kept = [action for action in spec.actions if action in before]
     if not kept:
         return {NAME: target.copy()}
     known = dict(zip(kept, parent.decide({}, kept).probabilities.tolist(), strict=True))

@@ -41,6 +41,7 @@ import hashlib
 import json
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
@@ -65,10 +66,11 @@ from bandstand.schemas.spec_policy import Policy, learner
 from bandstand.schemas.spec_prior import NewActions, Prior, check_prior
 from bandstand.schemas.spec_reward import Reward
 from bandstand.schemas.spec_smoothing import Smoothing
-from bandstand.schemas.spec_words import Name, Number, Section, Word, refuse_repeats
+from bandstand.schemas.spec_words import Name, Number, Section, Word, refuse_repeats, without
 from bandstand.schemas.spec_yaml import Document, describe, read_yaml
 
 __all__ = [
+    "MOST_ACTIONS",
     "Categorical",
     "Hashed",
     "Numeric",
@@ -77,6 +79,9 @@ __all__ = [
     "load_spec",
     "parse_spec",
 ]
+
+MOST_ACTIONS: Final = 10_000
+"""A decision says the probability of each, 29 bytes with names of 14: 0.3 MB for so many."""
 
 
 class Spec(Section):
@@ -91,7 +96,7 @@ class Spec(Section):
     lane
         Lane of its events.
     actions
-        What it may do, in the order of the arrays' action axis; distinct.
+        What it may do, in the order of the arrays' action axis; distinct, up to 10,000.
     policy
         How it chooses, with parameters.
     reward
@@ -154,14 +159,14 @@ class Spec(Section):
     @field_validator("actions")
     @classmethod
     def _distinct_actions(cls, actions: tuple[str, ...]) -> tuple[str, ...]:
-        return refuse_repeats(actions, least=1)
+        return refuse_repeats(actions, least=1, most=MOST_ACTIONS)
 
     @field_validator("reward")
     @classmethod
     def _of_this_bandit(cls, reward: Reward, info: ValidationInfo) -> Reward:
         known, policy = info.data.get("actions"), info.data.get("policy")
-        costs = reward.cost.actions if reward.cost else ()
-        unknown = [action for action in costs if known is not None and action not in known]
+        costs = reward.cost.actions if reward.cost and known is not None else ()
+        unknown = without(costs, known or ())
         if unknown:
             raise ValueError(
                 f"has a cost of unknown actions: {', '.join(map(repr, unknown))};"

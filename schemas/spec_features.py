@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from bandstand.schemas.spec_words import Number, Word, refuse_repeats
+from bandstand.schemas.spec_words import Number, Word, refuse_repeats, without
 
 __all__ = [
     "ENCODING",
@@ -150,7 +150,7 @@ class ActionCategorical(Categorical):
     @classmethod
     def _known(cls, of: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         values: tuple[str, ...] = info.data.get("values") or ()
-        wrong = sorted({word for word in of.values() if word not in values})
+        wrong = sorted(set(without(of.values(), values)))
         if values and wrong:
             raise ValueError(
                 f"has words that aren't among values: {', '.join(map(repr, wrong))}; allowed:"
@@ -226,10 +226,12 @@ def own_columns(given: _Actions, actions: Sequence[str]) -> dict[str, int]:
     start = 0
     for feature in given:
         if isinstance(feature, ActionCategorical):
+            owners: dict[str, list[str]] = {word: [] for word in feature.values}
+            for action in actions:
+                owners[feature.of[action]].append(action)
             for column, word in enumerate(feature.values, start):
-                owners = [action for action in actions if feature.of[action] == word]
-                if len(owners) == 1:
-                    found.setdefault(owners[0], column)
+                if len(owners[word]) == 1:
+                    found.setdefault(owners[word][0], column)
         start += len(feature.columns)
     return found
 
@@ -244,8 +246,7 @@ def checked_action_features(given: _Actions, actions: Sequence[str], features: _
     """
     refuse_repeats([feature.name for feature in [*features, *given]])
     for feature in given:
-        missing = [action for action in actions if action not in feature.of]
-        unknown = [action for action in feature.of if action not in actions]
+        missing, unknown = without(actions, feature.of), without(feature.of, actions)
         if missing or unknown:
             found = [f"misses {', '.join(map(repr, missing))}"] if missing else []
             found += [f"has {', '.join(map(repr, unknown))}, no action"] if unknown else []

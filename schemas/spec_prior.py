@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from bandstand.schemas.spec_features import ActionCategorical, ActionNumeric, own_columns
 from bandstand.schemas.spec_policy import PolicySpec
 from bandstand.schemas.spec_reward import Reward
-from bandstand.schemas.spec_words import Number, Word
+from bandstand.schemas.spec_words import Number, Word, without
 
 __all__ = ["Belief", "NewActions", "Prior", "check_prior"]
 
@@ -95,7 +95,7 @@ def check_prior(
     ValueError
         Naming what is wrong.
     """
-    unknown = [action for action in prior.actions if action not in actions]
+    unknown = without(prior.actions, actions)
     if unknown:
         raise ValueError(
             f"speaks of unknown actions: {', '.join(map(repr, unknown))};"
@@ -103,7 +103,7 @@ def check_prior(
         )
     if not policy.informed:
         raise ValueError(f"can't be used: {policy.name} has no prior; remove it")
-    apart = actions if policy.own_weights else own_columns(features, actions)
+    apart = set(actions if policy.own_weights else own_columns(features, actions))
     for action, belief in zip(actions, prior.beliefs(actions), strict=True):
         if belief is None:
             continue

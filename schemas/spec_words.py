@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-__all__ = ["Name", "Number", "Section", "Word", "refuse_repeats"]
+__all__ = ["Name", "Number", "Section", "Word", "refuse_repeats", "without"]
 
 
 def _printable(word: str) -> str:
@@ -18,8 +19,10 @@ def _printable(word: str) -> str:
     return word
 
 
-def refuse_repeats(words: Sequence[str], least: int = 0) -> tuple[str, ...]:
-    """Give the words back, unless they are too few or one stands there twice.
+def refuse_repeats(
+    words: Sequence[str], least: int = 0, most: int | None = None
+) -> tuple[str, ...]:
+    """Give the words back, unless they are too few or too many, or one stands there twice.
 
     Raises
     ------
@@ -28,10 +31,24 @@ def refuse_repeats(words: Sequence[str], least: int = 0) -> tuple[str, ...]:
     """
     if len(words) < least:
         raise ValueError(f"must have at least {least}")
-    repeated = sorted({word for word in words if words.count(word) > 1})
+    if most is not None and len(words) > most:
+        raise ValueError(f"must have at most {most}, but has {len(words)}")
+    repeated = sorted(word for word, times in Counter(words).items() if times > 1)
     if repeated:
         raise ValueError(f"must be distinct; repeated: {', '.join(map(repr, repeated))}")
     return tuple(words)
+
+
+def without(words: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Give the words that aren't among those known.
+
+    Examples
+    --------
+    >>> without(["x", "y", "z"], ("z", "x"))
+    ['y']
+    """
+    among = set(known)
+    return [word for word in words if word not in among]
 
 
 class Section(BaseModel):

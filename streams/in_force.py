@@ -83,11 +83,8 @@ class InForce(NamedTuple):
         One that was taken away meanwhile is a new one, also for a learner that slept through it:
         what is learned doesn't depend on when it looked.
         """
-        actions = self.spec.actions
-        for ancestor in self.ancestors:
-            if ancestor.epoch >= epoch:
-                actions = tuple(a for a in actions if a in ancestor.spec.actions)
-        return actions
+        since = [set(a.spec.actions) for a in self.ancestors if a.epoch >= epoch]
+        return tuple(a for a in self.spec.actions if all(a in actions for actions in since))
 
 
 class SpecChange(NamedTuple):

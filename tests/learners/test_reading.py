@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bandstand.learners.grid import CHUNK
 from bandstand.learners.reading import likeness
 from bandstand.learners.statistics import Statistics, update_together
-from bandstand.schemas.spec import Spec
+from bandstand.schemas.spec import MOST_ACTIONS, Spec
 from tests.learners.given import ACTIONS, batch, linear_spec, outcome, outcomes, oversize
 
 REWARDS: dict[str, dict[str, Any]] = {
@@ -63,6 +63,18 @@ def test_reading_together_changes_nothing(
         alone = Statistics.empty(spec).update(batch(rows))
         assert found.digest() == alone.digest()
         assert (found.counters, found.newest) == (alone.counters, alone.newest)
+
+
+def test_the_last_of_very_many_actions_is_taught() -> None:
+    """At the largest number of actions that a spec may have, alone and together."""
+    names = [f"a{number}" for number in range(MOST_ACTIONS)]
+    first, second = alike("plain", [names, names[::-1]])
+    rows = batch([outcome(names[-1], [1.0]), outcome(names[-2], [1.0])])
+    alone = Statistics.empty(first).update(rows).sums["outcomes"]
+    assert alone.nonzero()[0].tolist() == [MOST_ACTIONS - 2, MOST_ACTIONS - 1]
+    held = [Statistics.empty(first), Statistics.empty(second)]
+    found = [s.sums["outcomes"] for s in update_together(held, np.array([0, 1, 2]), rows)]
+    assert [f.nonzero()[0].tolist() for f in found] == [[MOST_ACTIONS - 1], [1]]
 
 
 def test_a_batch_of_several_chunks_is_learned_whole() -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from bandstand.errors import SpecError
 from bandstand.learners.linear_thompson import LinearThompsonSpec
 from bandstand.schemas.spec import Spec, load_spec, parse_spec
+from bandstand.schemas.spec_words import refuse_repeats, without
 
 GOOD = """
 bandit: homepage
@@ -72,6 +74,36 @@ def test_a_good_spec_is_read_as_yaml_1_2() -> None:
         "page#0",
         "page#1",
     )
+
+
+def test_a_spec_has_ten_thousand_actions_at_most() -> None:
+    """As many are read; one more is refused, and says how many there are."""
+    names = [f"a{number}" for number in range(10_001)]
+    data = {"bandit": "b", "policy": {"name": "ucb1"}, "reward": {"name": "click"}}
+    assert len(Spec.model_validate({**data, "actions": names[1:]}).actions) == 10_000
+    with pytest.raises(ValidationError, match="must have at most 10000, but has 10001"):
+        Spec.model_validate({**data, "actions": names})
+
+
+class Counting(str):
+    """A word that counts how often words were compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counting.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_looking_for_repeats_takes_no_longer_a_word() -> None:
+    """Ten times as many words take ten times as many comparisons at most."""
+    words = [Counting(number) for number in range(10_000)]
+    refuse_repeats(words)
+    assert without(words, words[1:]) == words[:1]
+    assert Counting.compared < 5 * len(words)
+    with pytest.raises(ValueError, match="must be distinct; repeated: '3', '7'"):
+        refuse_repeats([*words, "7", "3"])
 
 
 def test_every_mistake_is_named_at_once() -> None:
