@@ -109,14 +109,14 @@ class Regressions:
         products = kept[changed] / (STEPS * STEPS * noise_variance)
         inner, target = _parts(dimension)
         precision = products.take(inner, axis=1)
-        precision[:, :: dimension + 1] += ridge
         moments = products.take(target, axis=1)
+        certain = np.full((len(products), dimension), ridge)
         if spec.prior is not None:
             mean, strength = (part[changed] for part in beliefs(spec))
             believed = ~np.isnan(mean)
-            certain = (strength / noise_variance)[believed]
-            precision[believed, 0] += certain - ridge
-            moments[believed, 0] += certain * mean[believed]
+            certain[believed, 0] = strength[believed] / noise_variance
+            moments[believed, 0] += certain[believed, 0] * mean[believed]
+        precision[:, :: dimension + 1] += certain
         names = spec.actions if before is None else np.array(spec.actions)[changed].tolist()
         factor = _inverse_factors(precision.reshape(-1, dimension, dimension), names)
         weighed = factor @ moments[:, :, None]

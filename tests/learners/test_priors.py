@@ -98,6 +98,18 @@ def test_a_linear_belief_is_that_many_outcomes_at_the_middle(
         np.testing.assert_allclose(factor.T @ factor, np.linalg.inv(precision), atol=1e-12)
 
 
+@pytest.mark.parametrize("noise", [0.25, 1e9])
+def test_a_weak_belief_beside_a_strong_ridge(noise: float) -> None:
+    """What is believed of the intercept isn't lost beside a precision that is far greater."""
+    text = json.loads(linear_spec(reward=RANGE).canonical())
+    policy = {"name": "linear_thompson", "prior_precision": 1e9, "noise_variance": noise}
+    prior = {"mean": 0.6, "strength": 0.1}
+    spec = Spec.model_validate({**text, "policy": policy, "prior": prior})
+    solved = solve(spec, Statistics.empty(spec)).arrays
+    np.testing.assert_allclose(solved["mean"][:, 0], 0.4, rtol=1e-14)
+    np.testing.assert_allclose(solved["factor"][:, 0], (noise / 0.1) ** 0.5, rtol=1e-14)
+
+
 def test_a_base_rate_is_what_a_bandit_without_outcomes_expects() -> None:
     """Every informed learner scores its actions by the spec's beliefs before any data."""
     informed = [name for name in learner_names() if learner(name).parameters.informed]
