@@ -49,8 +49,8 @@ def tried(policy: Policy, arrays: Arrays) -> Policy:
 def at_least(probabilities: Floats, lowest: Floats) -> Floats:
     """Raise probabilities to their least, at the cost of what the others have above theirs.
 
-    ``p'_a = l_a + (p_a - l_a)^+ * (1 - sum of l) / (sum of (p - l)^+)``. Nothing changes where each
-    has its least already.
+    ``p'_a = l_a + (p_a - l_a)^+ * (1 - sum of l) / (sum of (p - l)^+)``, never less than ``l_a``,
+    not by rounding either. Nothing changes where each has its least already.
 
     Parameters
     ----------
@@ -64,8 +64,10 @@ def at_least(probabilities: Floats, lowest: Floats) -> Floats:
     >>> at_least(np.array([0.75, 0.25, 0.0]), np.array([0.0, 0.0, 0.2]))
     array([0.6, 0.2, 0.2])
     """
+    if (probabilities >= lowest).all():
+        return probabilities
     above = np.maximum(probabilities - lowest, 0.0)
     total = above.sum()
-    if total == 0.0 or (probabilities >= lowest).all():
-        return probabilities
+    if total == 0.0:  # the least leave nothing over, and only rounding differs from them
+        return lowest
     return np.asarray(lowest + above * (max(0.0, 1.0 - lowest.sum()) / total))

@@ -80,6 +80,13 @@ def test_nobody_falls_below_a_floor_that_is_widened() -> None:
     assert probabilities[ACTIONS.index("new")] >= 0.2
 
 
+def test_rounding_leaves_nobody_below_its_least() -> None:
+    """Where the least probabilities leave no room, each has its own to the bit."""
+    lowest = np.full(3, 1 / 3)
+    below = np.nextafter(lowest, 0.0)
+    assert at_least(below, lowest).tolist() == lowest.tolist()
+
+
 @given(st.data())
 def test_probabilities_are_raised_to_their_least(data: st.DataObject) -> None:
     """Sums stay 1, nobody is below its least, and the order of the others stays."""
@@ -89,7 +96,7 @@ def test_probabilities_are_raised_to_their_least(data: st.DataObject) -> None:
     probabilities = raw / raw.sum()
     raised = at_least(probabilities, lowest)
     assert abs(raised.sum() - 1.0) < 1e-12
-    assert (raised >= lowest - 1e-15).all()
+    assert (raised >= lowest).all()
     free = np.flatnonzero(raised > lowest + 1e-12)
     above = probabilities[free] - lowest[free]
     np.testing.assert_allclose(
