@@ -278,6 +278,7 @@ def _refuses_extremes(case: Case) -> None:
     bad = {
         "action": outcome("nobody", 1.0, {}),
         "reward_not_finite": outcome("a0", float("nan"), {}),
+        "time": outcome("a0", 1.0, {}, ts=-1),
         "no_decision": {**outcome("a0", 1.0, {}), "decision": None, "state": "oversize"},
     }
     if case.contextual:

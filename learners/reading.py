@@ -46,7 +46,7 @@ class Read(NamedTuple):
     rows
         The outcomes that can be learned.
     times
-        When they were decided, int64[m], ms since 1970.
+        When they were decided, int64[m], ms since 1970, >= 0.
     counters
         What was left out, cut or absent, by name; see `Statistics.update`.
     """
@@ -122,7 +122,8 @@ def _read(spec: Spec, batch: pa.RecordBatch, actions: npt.NDArray[np.int16]) -> 
     batch
         Outcomes.
     actions
-        The index of each outcome's action in its own spec, -1 if it isn't there.
+        The index of each outcome's action in its own spec, -1 if it isn't there. A spec has at
+        most 10,000 actions, so it fits.
     """
     counted: Counted = {}
     counting = _counting(spec, batch, counted)
@@ -132,7 +133,8 @@ def _read(spec: Spec, batch: pa.RecordBatch, actions: npt.NDArray[np.int16]) -> 
     built = _features(spec).matrix(decisions)
     earned = earn(spec.reward, batch.column("rewards"), decisions)
     found: Counted = {**built.counted, **earned.counted}
-    reasons = {"action": actions < 0, **built.rejected, **earned.rejected}
+    times = decisions.field("ts").view(pa.int64()).to_numpy()
+    reasons = {"action": actions < 0, "time": times < 0, **built.rejected, **earned.rejected}
     propensities = np.ones(len(actions))
     if spec.policy.needs_propensity:
         propensities = decisions.field("propensity").to_numpy(zero_copy_only=False)
@@ -148,7 +150,6 @@ def _read(spec: Spec, batch: pa.RecordBatch, actions: npt.NDArray[np.int16]) -> 
         found.update(weighed.counted)
         if cut is not None:
             found["clipped_weighted"] = cut.sum(axis=1)
-    times = decisions.field("ts").view(pa.int64()).to_numpy()
     good = _reject(found, reasons)
     rows = Rows(actions, steps, propensities, roots)
     if good is not None:

@@ -151,15 +151,16 @@ class Statistics:
         -------
         Statistics
             The sum, with these counters grown: ``rejected_no_decision`` (oversize),
-            ``rejected_action`` (not in the spec), ``rejected_features_hash``,
-            ``rejected_features_width``, ``rejected_features_not_finite``,
-            ``rejected_reward_not_finite``, ``rejected_cost``, ``rejected_propensity`` (not above 0
-            and up to 1, where the learner needs it), ``rejected_keep_probability`` count outcomes
-            that weren't learned, each under its first reason; so do ``before_since`` and
-            ``not_activated``, before all but the first. ``clipped_reward``, ``clipped_features``,
-            ``clipped_weighted``, ``clipped_keep_probability``, ``missing_features``,
-            ``unknown_categories`` count values. ``rejected_full`` counts the first outcome that
-            would have taken a total too far, and all after it: see `full`.
+            ``rejected_action`` (not in the spec), ``rejected_time`` (before 1970),
+            ``rejected_features_hash``, ``rejected_features_width``,
+            ``rejected_features_not_finite``, ``rejected_reward_not_finite``, ``rejected_cost``,
+            ``rejected_propensity`` (not above 0 and up to 1, where the learner needs it),
+            ``rejected_keep_probability`` count outcomes that weren't learned, each under its first
+            reason; so do ``before_since`` and ``not_activated``, before all but the first.
+            ``clipped_reward``, ``clipped_features``, ``clipped_weighted``,
+            ``clipped_keep_probability``, ``missing_features``, ``unknown_categories`` count values.
+            ``rejected_full`` counts the first outcome that would have taken a total too far, and
+            all after it: see `full`.
         """
         total = self
         for batch in _batches(outcomes):

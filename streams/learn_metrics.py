@@ -22,7 +22,8 @@ __all__ = [
 
 _PARTITION = ["lane", "partition"]
 _REJECTED = "rejected_"
-_NOT_ACTIVATED = "not_activated"
+_APART = ("before_since", "not_activated")
+"""Counters of outcomes that taught nothing, beside those that begin with `_REJECTED`."""
 
 TRANSACTIONS = Histogram(
     "bandstand_learn_transaction_seconds",
@@ -67,7 +68,7 @@ def count(lane: str, learned: Learned) -> None:
     for state, number in learned.outcomes.items():
         _OUTCOMES.labels(lane, state).inc(number)
     for name, number in learned.counters.items():
-        if name.startswith(_REJECTED) or name == _NOT_ACTIVATED:
+        if name.startswith(_REJECTED) or name in _APART:
             _REJECTIONS.labels(lane, name.removeprefix(_REJECTED)).inc(number)
         else:
             _ODD_VALUES.labels(lane, name).inc(number)

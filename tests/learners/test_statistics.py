@@ -177,6 +177,7 @@ def test_known_digest() -> None:
         (oversize(), "rejected_no_decision"),
         (outcome("violet", [1.0]), "rejected_action"),
         (outcome("", [1.0]), "rejected_action"),
+        (outcome("red", [1.0], ts=-1), "rejected_time"),
         (outcome("red", [float("nan")]), "rejected_reward_not_finite"),
         (outcome("red", [1.0, float("-inf")]), "rejected_reward_not_finite"),
         (outcome("red", vector=[1.0], features_hash="other"), "rejected_features_hash"),
