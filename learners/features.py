@@ -268,7 +268,13 @@ class Features:
             raise DecisionError(f"attribute {name!r} is {word!r}; its feature takes text")
         feature = self._words[name]
         if isinstance(feature, Hashed):
-            return self._first[name] + bucket(name, word, feature.buckets)
+            try:
+                return self._first[name] + bucket(name, word, feature.buckets)
+            except UnicodeEncodeError:
+                raise DecisionError(
+                    f"attribute {name!r} is {word!r}, which has half of a surrogate pair; give"
+                    " whole characters"
+                ) from None
         return self._vocabulary.get((name, word))
 
     def _put_numbers(

@@ -7,6 +7,7 @@ logged vector, so that a learner knows whether it may use the vector as it stand
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
@@ -38,6 +39,9 @@ ENCODING = 1
 INTERCEPT = "intercept"
 """Name of the first column, which is always 1."""
 
+NARROWEST = 2 * sys.float_info.min
+"""Least width of a range, half of which is still a normal number."""
+
 FeatureName = Annotated[Word, Field(pattern=r"^[^=#*]+$")]
 
 
@@ -60,8 +64,9 @@ class Numeric(_Feature):
     Parameters
     ----------
     low, high
-        Usual range, in the attribute's own unit; low < high. Values outside are scaled alike and
-        are cut only at 16 ranges from the middle, so the range need not be sharp.
+        Usual range, in the attribute's own unit; low < high, by 4.5e-308 at least. Values outside
+        are scaled alike and are cut only at 16 ranges from the middle, so the range need not be
+        sharp.
     """
 
     kind: Literal["numeric"] = "numeric"
@@ -72,8 +77,11 @@ class Numeric(_Feature):
     @classmethod
     def _above_low(cls, high: float, info: ValidationInfo) -> float:
         low = info.data.get("low")
-        if low is not None and not (low < high and math.isfinite(high - low)):
-            raise ValueError(f"must be greater than low ({low:g}), by a finite amount")
+        if low is not None and not NARROWEST <= high - low < math.inf:
+            raise ValueError(
+                f"must be greater than low ({low:g}), by {NARROWEST:.2g} at least and by a finite"
+                " amount, so that it can be divided by"
+            )
         return high
 
     @property

@@ -66,6 +66,12 @@ def choose(
     >>> drawn.action, drawn.propensity
     ('summer', 0.5)
     """
+    for kind in set(map(type, eligible)):
+        if not issubclass(kind, str):
+            raise DecisionError(
+                f"an eligible action is of type {kind.__name__}; allowed: strings, the actions'"
+                " names"
+            )
     attributes = split_context(context)
     if policy is None:
         weights, features, scores = _uniform(eligible), _NO_FEATURES, None

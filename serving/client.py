@@ -171,9 +171,15 @@ class Client:
             raise DecisionError(f"this client can't decide: {self._sender.ended}")
         if not isinstance(subject, str):
             raise DecisionError(f"subject is {subject!r}; allowed: a string, e.g. a user id")
-        model = self._subscriber.models.get(bandit) or self._without_snapshot(bandit, actions)
-        drawn = choose(model.policy, context, model.eligible(actions), seed)
-        decision = self._log(model, drawn, subject)
+        try:
+            model = self._subscriber.models.get(bandit) or self._without_snapshot(bandit, actions)
+            drawn = choose(model.policy, context, model.eligible(actions), seed)
+            decision = self._log(model, drawn, subject)
+        except UnicodeEncodeError as error:
+            raise DecisionError(
+                f"{error.object!r} has half of a surrogate pair and can't be logged; give whole"
+                " characters"
+            ) from None
         self._count(bandit, decision.fallback)
         if started is not None:
             DECIDE_SECONDS.labels(bandit).observe(time.perf_counter() - started)

@@ -99,6 +99,7 @@ def test_a_policy_without_context_has_no_columns() -> None:
         ({"age": float("nan"), "spend": 1}, "attribute 'age' is nan; give a finite number"),
         ({"spend": float("-inf")}, "attribute 'spend' is -inf; give a finite number"),
         ({"age": 10**400}, "give a finite number"),
+        ({"page": "\ud83d"}, "attribute 'page' is '.ud83d', which has half of a surrogate pair"),
         ({"land": 7}, "attribute 'land' is 7; its feature takes text"),
     ],
 )

@@ -229,6 +229,13 @@ def test_every_mistake_is_named_at_once() -> None:
             "b.yaml:5: features[0].numeric: unknown key; allowed: name, kind, low, high",
         ),
         (
+            {
+                "policy": "{name: linear_thompson}",
+                "more": "features: [{name: f, kind: numeric, low: 0, high: 4e-308}]",
+            },
+            "features[0].high: 4e-308 must be greater than low (0), by 4.5e-308 at least and by a",
+        ),
+        (
             {"policy": "{name: linear_thompson}", "more": "interactions: [[age]]"},
             "b.yaml:5: interactions[0][1]: missing; the list must have 2 entries",
         ),

@@ -57,3 +57,11 @@ def test_actions_must_be_some_and_distinct(
     """Nothing can be drawn from no action, and an action can't have two probabilities."""
     with pytest.raises(DecisionError, match="eligible"):
         choose(policy, {}, eligible, 0)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("action", [7, None, ["spring"], b"spring"])
+def test_actions_must_be_text(policy: Policy | None, action: object) -> None:
+    """What isn't text could be drawn without a snapshot, but never be logged."""
+    with pytest.raises(DecisionError, match=f"is of type {type(action).__name__}; allowed: str"):
+        choose(policy, {}, ("spring", action), 0)  # type: ignore[arg-type]

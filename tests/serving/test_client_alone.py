@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -81,6 +82,22 @@ def test_a_subject_must_be_a_string() -> None:
     subject: object = 17
     with client(SETTINGS) as it, pytest.raises(DecisionError, match="subject is 17; allowed"):
         it.decide("new", subject, actions=["a"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"bandit": "\ud83d"},
+        {"subject": "\ud83d"},
+        {"context": {"page": "\ud83d"}},
+        {"context": {"\ud83d": 3}},
+        {"actions": ["a", "\ud83d"]},
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused(asked: dict[str, Any]) -> None:
+    """No text of a decision that can't be written passes as another kind of error."""
+    with client(SETTINGS) as it, pytest.raises(DecisionError, match="half of a surrogate pair"):
+        it.decide(**{"bandit": "new", "subject": "user", "actions": ["a"], **asked})
 
 
 def test_a_closed_client_refuses() -> None:
