@@ -19,7 +19,8 @@ class Forget(BaseModel):
     half_life
         An outcome counts half as much as one whose decision came so much later.
     window
-        An outcome counts for so long, up to a 32nd part of it less, and then not at all.
+        An outcome counts for so long, and then not at all: for a 32nd part less at least, and for
+        the next multiple of 32 ms at most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -105,15 +105,35 @@ def test_weights_halve_with_the_half_life() -> None:
             assert np.isclose(alone["outcomes"][0], 2.0 ** (-age_steps / 8), rtol=1e-12)
 
 
-def test_an_action_alone_at_the_end_of_a_block() -> None:
-    """The worst case: its outcomes at one end of a block, the others at the other end."""
+@pytest.mark.parametrize(
+    ("newer", "older", "wide", "bound"),
+    [(7, 14, 2, 0.091), (14, 28, 4, 0.30), (28, 56, 8, 0.84), (56, 112, 16, 2.7)],
+)
+def test_an_action_alone_at_the_end_of_a_block(
+    newer: int, older: int, wide: int, bound: float
+) -> None:
+    """The worst case, by age: its outcomes at one end of a block, the others at the other end."""
     spec, worst = spec_of({"half_life": "8s"}), 0.0
-    for old in range(1, 16):
-        for others in range(1, 16):
-            records = [at(100_000 - old * 1000), *[at(100_000 - others * 1000, "green")] * 50]
-            sums = learned(spec, [*records, at(100_000, "blue")]).solvable()
-            worst = max(worst, abs(float(sums["outcomes"][0]) / 2 ** (-old / 8) - 1))
-    assert 0.05 < worst < 0.09
+    for now in (1000, 1001, 1014):
+        for old in range(newer + 1, older + 1):
+            for others in (old - wide + 1, old + wide - 1):
+                records = [at((now - others) * 1000, "green")] * 50
+                records += [at((now - old) * 1000), at(now * 1000, "blue")]
+                weight = float(learned(spec, records).solvable()["outcomes"][0])
+                off = weight / 2 ** (-old / 8)
+                worst = max(worst, off - 1, 1 / off - 1)
+    assert 0.9 * bound < worst < bound
+
+
+@pytest.mark.parametrize("window", [7, 50, 63, 100, 1000, 3200, 10_000])
+def test_a_window_ends_when_it_says(window: int) -> None:
+    """At most a 32nd part early, and not later than the next multiple of 32 ms."""
+    spec = spec_of({"window": f"{window}ms"})
+    early, late = -(-window * 31 // 32) - 1, -(-window // 32) * 32
+    for newest in range(100_000, 100_000 + late, max(1, late // 40)):
+        for age, counting in ((0, 1), (early, 1), (late, 0)):
+            records = [at(newest - age), at(newest, "blue")]
+            assert learned(spec, records).solvable()["outcomes"][0] == counting, (newest, age)
 
 
 def test_a_faded_posterior_is_that_of_weighted_outcomes() -> None:
