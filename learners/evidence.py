@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bandstand.errors import SpecError, StateError
 from bandstand.learners.grid import STEPS
 from bandstand.learners.keepers import keeper_of
 from bandstand.learners.logged import PROPENSITY
 from bandstand.learners.protocols import AdditiveLearner, ChainedLearner
-from bandstand.learners.reading import read
+from bandstand.learners.reading import Read, read
 from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
@@ -90,7 +91,9 @@ class Weighed(NamedTuple):
     rows
         Number of outcomes of each action that were used.
     counters
-        As of `Statistics.update`.
+        As of `Statistics.update`; ``rejected_propensity`` counts rows whose propensity isn't above
+        0 and at most 1, or isn't there while others have one, and ``clipped_propensity`` those that
+        are too small, see `LEAST_PROPENSITY`.
     """
 
     evidence: Evidence
@@ -185,7 +188,10 @@ def from_outcomes(spec: Spec, outcomes: Iterable[pa.RecordBatch], origin: str) -
     sums, used = dict[str, npt.NDArray[np.int64]](), np.zeros(count)
     squares, counters = np.zeros(count), Counter[str]()
     for batch in outcomes:
-        found = read(weighing, batch)
+        if weighing.policy.needs_propensity:
+            found = read(weighing, batch)
+        else:
+            found = _weighed(weighing, batch)
         counters.update(found.counters)
         rows, roots = found.rows, found.rows.roots
         weights = np.ones(len(rows.actions)) if roots is None else (roots / STEPS) ** 2
@@ -205,6 +211,15 @@ def from_outcomes(spec: Spec, outcomes: Iterable[pa.RecordBatch], origin: str) -
         dict(zip(spec.actions, used.astype(int).tolist(), strict=True)),
         dict(counters),
     )
+
+
+def _weighed(weighing: Spec, batch: pa.RecordBatch) -> Read:
+    """Read outcomes whose keep probability is made from their propensity, and count by that."""
+    shares = pc.map_lookup(batch.column("decision").field("subject_numeric"), PROPENSITY, "first")
+    found = read(weighing, batch.filter(shares.is_valid()))
+    counters = Counter({"rejected_propensity": shares.null_count, **found.counters})
+    counters["clipped_propensity"] = counters.pop("clipped_keep_probability", 0)
+    return found._replace(counters=+counters)
 
 
 def _for_logs(spec: Spec) -> Spec:

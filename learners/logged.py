@@ -16,7 +16,10 @@ from bandstand.schemas.spec import Numeric, Spec
 __all__ = ["PROPENSITY", "outcomes"]
 
 PROPENSITY: Final = "|propensity"
-"""Attribute that holds an outcome's propensity times its keep probability; no feature's name."""
+"""Attribute that holds an outcome's propensity times its keep probability; no feature's name.
+
+It isn't there where the log has propensities, but none in (0, 1] for this row.
+"""
 
 
 def outcomes(spec: Spec, table: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -29,12 +32,13 @@ def outcomes(spec: Spec, table: pa.Table) -> Iterator[pa.RecordBatch]:
     table
         A row a decision: ``action`` (text); one column a reward name of the spec, null where no
         such reward came; one an attribute that its features, cost or keep probability name, null
-        where it isn't known; ``propensity``, if it is known. Others don't matter.
+        where it isn't known; ``propensity``, if it is known: beside rows that have one, those that
+        don't can't be weighed. Others don't matter.
 
     Raises
     ------
     SpecError
-        Naming the columns that are missing, or not of their kind.
+        Naming the columns that are missing, that stand there twice, or that aren't of their kind.
 
     Examples
     --------
@@ -58,14 +62,21 @@ def outcomes(spec: Spec, table: pa.Table) -> Iterator[pa.RecordBatch]:
     }
     typed = _typed(spec, table, kinds)
     keep = spec.reward.keep_probability
+    weighed = typed["propensity"].null_count < typed.num_rows
     for start in range(0, typed.num_rows, CHUNK):
         part = typed.slice(start, CHUNK).combine_chunks()
-        weight = part["propensity"].fill_null(1.0)
+        weight = _share(part["propensity"]) if weighed else part["propensity"].fill_null(1.0)
         if keep is not None:
             kept = part[keep.attribute]
             kept = kept if keep.absent is None else kept.fill_null(keep.absent)
-            weight = pc.multiply(weight, kept)
+            weight = pc.multiply(weight, _share(kept).fill_null(np.nan))
         yield _batch(part.append_column(PROPENSITY, weight), rewards, numeric, words, costs)
+
+
+def _share(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give null where a number isn't above 0 and at most 1."""
+    good = pc.and_(pc.greater(column, 0.0), pc.less_equal(column, 1.0))
+    return pc.if_else(good, column, pa.scalar(None, pa.float64()))
 
 
 def _attributes(spec: Spec) -> tuple[list[str], list[str]]:
@@ -82,6 +93,12 @@ def _typed(spec: Spec, table: pa.Table, kinds: dict[str, pa.DataType]) -> pa.Tab
     if "propensity" not in table.column_names:
         table = table.append_column("propensity", pa.nulls(table.num_rows, pa.float64()))
     missing = [name for name in kinds if name not in table.column_names]
+    twice = [name for name in kinds if table.column_names.count(name) > 1]
+    if twice:
+        raise SpecError(
+            f"the log has several columns of the names {', '.join(map(repr, twice))}, which the"
+            f" spec of {spec.bandit!r} reads; leave one of each"
+        )
     if missing:
         raise SpecError(
             f"the log lacks the columns {', '.join(map(repr, missing))} that the spec of"

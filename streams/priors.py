@@ -183,7 +183,8 @@ def from_file(spec: Spec, path: Path) -> Weighed:
         If no row can be used.
     """
     try:
-        table = pq.read_table(path)
+        # Only a single file is read with columns that repeat, which the reader of logs then names.
+        table = pq.ParquetFile(path).read() if path.is_file() else pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise SpecError(f"{path}: can't be read: {error}; give a Parquet file") from None
     return from_outcomes(spec, outcomes(spec, table), path.name)

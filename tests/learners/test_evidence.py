@@ -138,6 +138,35 @@ def test_propensities_undo_what_the_log_s_policy_picked() -> None:
     assert worth["blue"] == 0.0
 
 
+def test_a_row_that_can_not_be_weighed_is_rejected_and_counted() -> None:
+    """Beside rows with a propensity, one without isn't worth 1; reports name the propensity."""
+    shares = [0.5, None, 0.0, 1.5, math.nan, 1e-6]
+    rows = [{"action": "red", "click": 1.0, "propensity": share} for share in shares]
+    table = table_of(rows, "action", "click", "propensity")
+    found = from_outcomes(beta_spec(), outcomes(beta_spec(), table), "log")
+    assert found.rows["red"] == 2
+    assert found.counters == {"rejected_propensity": 4, "clipped_propensity": 1}
+    kish = (2 + 1000) ** 2 / (2**2 + 1000**2)
+    assert found.evidence.outcomes["red"] == pytest.approx(kish, rel=1e-3)
+    with pytest.raises(StateError, match="learn from: rejected_propensity 1"):
+        from_outcomes(beta_spec(), outcomes(beta_spec(), table.slice(2, 1)), "log")
+
+
+def test_propensity_and_keep_probability_are_told_apart() -> None:
+    """Each is refused by its own name, also where their product would do."""
+    spec = beta_spec(reward={"keep_probability": {"attribute": "kept"}})
+    rows = [
+        {"action": "red", "click": 1.0, "propensity": propensity, "kept": kept}
+        for propensity, kept in ((0.5, 0.5), (0.5, 1.5), (0.5, None), (1.5, 0.5), (None, 1.5))
+    ]
+    table = table_of(rows, "action", "click", "propensity", "kept")
+    found = from_outcomes(spec, outcomes(spec, table), "log")
+    assert found.counters == {"rejected_propensity": 2, "rejected_keep_probability": 2}
+    bare = table.drop_columns("propensity")
+    found = from_outcomes(spec, outcomes(spec, bare), "log")
+    assert (found.rows["red"], found.counters) == (2, {"rejected_keep_probability": 3})
+
+
 def test_a_learner_that_divides_by_propensities_gets_no_weights() -> None:
     """EXP3's gains are weighed once."""
     text = json.loads(beta_spec().canonical())
@@ -227,6 +256,10 @@ def test_a_log_that_does_not_fit_is_refused() -> None:
         list(outcomes(spec, pa.table({"reward": [1.0]})))
     with pytest.raises(SpecError, match="column 'click' of the log has the type string"):
         list(outcomes(spec, pa.table({"action": ["red"], "click": ["much"]})))
+    twice = pa.Table.from_arrays([pa.array(["red"]), *[pa.array([1.0])] * 3], list("axyz"))
+    twice = twice.rename_columns(["action", "click", "click", "other"])
+    with pytest.raises(SpecError, match="several columns of the names 'click', which the spec of"):
+        list(outcomes(spec, twice))
     table = pa.table({"action": ["violet"], "click": [1.0]})
     with pytest.raises(StateError, match=r"log has no outcome .* learn from: rejected_action 1"):
         from_outcomes(spec, outcomes(spec, table), "log")
