@@ -28,14 +28,16 @@ from scipy.special import (
     betaincinv,
     betaln,
     expit,
-    gammaln,
     log_expit,
     logit,
     ndtr,
+    poch,
     polygamma,
     stdtr,
     stdtrit,
 )
+
+from bandstand.learners.panels import largest_by_panels
 
 __all__ = ["beta_best", "gaussian_best", "shared_best", "student_best", "with_floor"]
 
@@ -47,8 +49,8 @@ REACH: Final = 5.5
 TAIL: Final = float(ndtr(-REACH))
 """Probability beyond that, 1.9e-8."""
 
-NARROWEST: Final = 1e-6
-"""Least standard deviation, in parts of the greatest; below it the shape no longer matters."""
+NARROWEST: Final = 1e-12
+"""Least standard deviation, in parts of the greatest, for which nodes are precomputed."""
 
 LEAST_DEVIATION: Final = 1e-150
 """Standard deviation that is none; its square, and what is divided by it, are still numbers."""
@@ -86,8 +88,8 @@ def gaussian_best(mean: Floats, deviation: Floats) -> Floats:
     mean
         float64[k], finite.
     deviation
-        float64[k], standard deviations, >= 0. One below 1e-6 of the greatest counts as that much.
-        If all are below 1e-150, the greatest mean wins, and equal ones share.
+        float64[k], standard deviations, >= 0. One below 1e-12 of the greatest counts as that
+        much. If all are below 1e-150, the greatest mean wins, and equal ones share.
 
     Returns
     -------
@@ -202,31 +204,28 @@ def beta_best(successes: Floats, failures: Floats) -> Floats:
 
 
 STUDENT_TAIL: Final = 1e-9
-"""Probability beyond either end of the grid, of the action whose tails reach furthest."""
-
-STUDENT_DENSITY: Final = 24
-"""Nodes per unit of t, where x = centre + delta * sinh(t)."""
+"""Probability that is left out on either side, of the action that reaches furthest up there."""
 
 
 def student_best(mean: Floats, scale: Floats, freedom: Floats) -> Floats:
     """Probability of each of k independent Student-t variables to be the largest.
 
-    Their tails are too heavy for the Gaussian's grid: nodes stand at ``centre + delta * sinh(t)``,
-    close together where the narrowest variable that can win lies, and exponentially further apart
-    on both sides. For up to `freedom` of about 1,000 the difference to a Gaussian is seen.
+    Their tails are too heavy for the Gaussian's grid: a wide one may win from far below a narrow
+    one, or from far above. So the integral is taken on panels that are halved until they add up
+    (`learners/panels.py`), wherever the densities lie.
 
     Parameters
     ----------
     mean
         float64[k], finite: the locations.
     scale
-        float64[k], > 0; one below 1e-6 of the greatest counts as that much.
+        float64[k], > 0.
     freedom
-        float64[k], degrees of freedom, at least 1.
+        float64[k], degrees of freedom, at least 0.2.
 
     Returns
     -------
-    float64[k], >= 0, sum 1; each within 1e-6 of the integral.
+    float64[k], >= 0, sum 1; each within 1e-7 of the integral.
 
     Examples
     --------
@@ -237,35 +236,20 @@ def student_best(mean: Floats, scale: Floats, freedom: Floats) -> Floats:
     """
     if len(mean) == 1:
         return np.ones(1)
-    scale = np.maximum(scale, NARROWEST * scale.max())
     reach = -scale * stdtrit(freedom, STUDENT_TAIL)
-    low, high = float((mean - reach).min()), float((mean + reach).max())
-    centre = float((mean - 1.5 * scale).max())
-    delta = float(scale[mean + 6.0 * scale >= centre].min())
-    first, last = math.asinh((low - centre) / delta), math.asinh((high - centre) / delta)
-    t = np.linspace(first, last, math.ceil((last - first) * STUDENT_DENSITY) + 2)
-    z = (centre - mean)[:, None] + delta * np.sinh(t)
-    z /= scale[:, None]
-    below = stdtr(freedom[:, None], z)
-    density = _student_density(z, freedom) / scale[:, None]
-    # Left out of the product of all, an action's own cdf may be 0, so it is left out before.
-    others = _products_of_others(below)
-    result = (density * others) @ np.cosh(t)
-    return np.asarray(result / result.sum())
+    lowest, highest = float((mean - reach).max()), float((mean + reach).max())
+    able = mean + reach >= lowest
+    degrees = freedom[able][:, None, None]
+    # gamma((f + 1) / 2) / gamma(f / 2), without a difference of logarithms
+    norm = poch(degrees / 2.0, 0.5) / np.sqrt(np.pi * degrees)
 
+    def standard(z: Floats) -> tuple[Floats, Floats]:
+        power = -(degrees + 1.0) / 2.0 * np.log1p(z * z / degrees)
+        return stdtr(degrees, z), norm * np.exp(power)
 
-def _student_density(z: Floats, freedom: Floats) -> Floats:
-    log_norm = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - 0.5 * np.log(freedom * np.pi)
-    power = -(freedom[:, None] + 1) / 2 * np.log1p(z * z / freedom[:, None])
-    return np.asarray(np.exp(log_norm[:, None] + power))
-
-
-def _products_of_others(factors: Floats) -> Floats:
-    """Give, for each row, the product of all other rows."""
-    before, after = np.ones_like(factors), np.ones_like(factors)
-    np.cumprod(factors[:-1], axis=0, out=before[1:])
-    after[:-1] = np.cumprod(factors[:0:-1], axis=0)[::-1]
-    return before * after
+    result = np.zeros(len(mean))
+    result[able] = largest_by_panels(mean[able], scale[able], lowest, highest, standard)
+    return result
 
 
 def _graded(lowest: float, highest: float, delta: float, density: int) -> tuple[Floats, Floats]:

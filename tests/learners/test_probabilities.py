@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -10,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.special import ndtr
-from scipy.stats import beta, norm
-from scipy.stats import t as student
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from scipy.stats import beta
 
 from bandstand.learners.probabilities import beta_best, gaussian_best, student_best, with_floor
 from tests.learners.naive_draws import KINDS, Compared, compare, summary
@@ -40,50 +40,157 @@ def integral(variables: list[Any], points: list[float]) -> Floats:
     )
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_gaussian_probabilities_equal_an_independent_integral(seed: int) -> None:
-    """Within 1e-7 of QUADPACK over scales that differ up to a thousandfold."""
+def wins(
+    mean: Floats,
+    scale: Floats,
+    quantile: Callable[[int, float], float],
+    cdf: Callable[[Any, Floats], Floats],
+    which: list[int],
+) -> Floats:
+    """Integrate as above, for variables mean + scale * z of symmetric z.
+
+    In pieces that end where any of the others is 0 to 1,000 scales from its mean, on offsets from
+    the action's own mean and with u counted from the nearer end, so that nothing is rounded away.
+    The product rises with the quantile; a piece in which it hardly does needs no integral.
+    """
+
+    def below(u: float, k: int, sign: int) -> float:
+        offset = sign * scale[k] * quantile(k, u)
+        others = cdf(slice(None), ((mean[k] - mean) + offset) / scale)
+        others[k] = 1.0
+        return float(np.prod(others))
+
+    steps = np.array([0, 1, 3, 10, 100, 1000])
+    places = np.ravel(mean + np.concatenate([-steps, steps])[:, None] * scale)
+    result = []
+    for k in which:
+        ends = cdf(k, -np.abs((places - mean[k]) / scale[k]))
+        edges = np.unique(np.concatenate([[1e-13, 0.5], np.maximum(ends, 1e-13)]))
+        total = 0.0
+        for sign in (1, -1):
+            values = [below(u, k, sign) for u in edges]
+            for (a, b), (first, last) in zip(pairwise(edges), pairwise(values), strict=True):
+                if (b - a) * abs(last - first) < 1e-13:
+                    total += (b - a) * (first + last) / 2
+                else:
+                    total += quad(below, a, b, args=(k, sign), epsabs=1e-11, limit=200)[0]
+        result.append(total)
+    return np.array(result)
+
+
+def apart(rng: np.random.Generator, count: int, ratio: float) -> tuple[Floats, Floats]:
+    """Draw means and scales of so different a width; means of a kind of their own each time.
+
+    Of the widest's order, or each of its own scale's, or narrow ones below and above the widest.
+    """
+    scale = 10 ** rng.uniform(-np.log10(ratio), 0, size=count)
+    scale[0], scale[1] = 1.0, 1.0 / ratio
+    kind = rng.integers(3)
+    if kind == 0:
+        return rng.normal(size=count), scale
+    if kind == 1:
+        return rng.normal(size=count) * 2.0 * scale, scale
+    return rng.uniform(-3, 1, size=count) * (scale < 1), scale
+
+
+@pytest.mark.parametrize("ratio", [1e2, 1e6, 1e10])
+@pytest.mark.parametrize("seed", range(6))
+def test_gaussian_probabilities_equal_an_independent_integral(seed: int, ratio: float) -> None:
+    """Within 1e-7 of QUADPACK over scales that differ up to ten billionfold."""
     rng = np.random.default_rng(seed)
-    count = int(rng.integers(2, 6))
-    mean, deviation = rng.normal(size=count), 10 ** rng.uniform(-2.5, 0.5, size=count)
-    variables = [norm(m, s) for m, s in zip(mean, deviation, strict=True)]
-    points = [m + q * s for m, s in zip(mean, deviation, strict=True) for q in (-3, 0, 3)]
-    exact = integral(variables, points)
+    count = int(rng.integers(2, 7))
+    mean, deviation = apart(rng, count, ratio)
+    exact = wins(mean, deviation, lambda _, u: ndtri(u), lambda _, z: ndtr(z), list(range(count)))
+    assert abs(exact.sum() - 1) < 1e-9
     assert np.abs(gaussian_best(mean, deviation) - exact).max() < 1e-7
 
 
+@pytest.mark.parametrize("outcomes", [1.0, 1e5])
 @pytest.mark.parametrize("seed", range(6))
-def test_beta_probabilities_equal_an_independent_integral(seed: int) -> None:
-    """Within 1e-6 of QUADPACK for priors below 1 and for thousands of outcomes."""
+def test_beta_probabilities_equal_an_independent_integral(seed: int, outcomes: float) -> None:
+    """Within 1e-6 of QUADPACK for priors below 1, and for thousands to hundreds of millions."""
     rng = np.random.default_rng(seed)
     count = int(rng.integers(2, 5))
     a, b = np.maximum(10 ** rng.uniform(-0.5, 3.5, size=(2, count)), 0.4)
+    many = outcomes ** rng.uniform(0, 1, size=count)
+    a, b = a * many, b * many
     variables = [beta(x, y) for x, y in zip(a, b, strict=True)]
-    points = [float(v.ppf(q)) for v in variables for q in (0.01, 0.5, 0.99)]
+    points = [float(v.ppf(q)) for v in variables for q in (1e-4, 0.01, 0.5, 0.99, 0.9999)]
     exact = integral(variables, points)
+    assert abs(exact.sum() - 1) < 1e-7
     assert np.abs(beta_best(a, b) - exact).max() < 1e-6
 
 
+def student_wins(mean: Floats, scale: Floats, freedom: Floats, which: list[int]) -> Floats:
+    """Integrate for Student-t variables."""
+    return wins(
+        mean,
+        scale,
+        lambda k, u: stdtrit(freedom[k], u),
+        lambda which, z: stdtr(freedom[which], z),
+        which,
+    )
+
+
+@pytest.mark.parametrize("ratio", [30.0, 1e3, 1e6, 1e10])
 @pytest.mark.parametrize("seed", range(8))
-def test_student_probabilities_equal_an_independent_integral(seed: int) -> None:
-    """Within 1e-6 of QUADPACK over scales that differ a hundredfold, from Cauchy to Gaussian."""
+def test_student_probabilities_equal_an_independent_integral(seed: int, ratio: float) -> None:
+    """Within 1e-7 of QUADPACK over any scales, from heavier tails than Cauchy's to Gaussian."""
     rng = np.random.default_rng(seed)
-    count = int(rng.integers(2, 6))
-    mean, scale = rng.normal(size=count), 10 ** rng.uniform(-1.5, 0.5, size=count)
-    freedom = 10 ** rng.uniform(0.0, 3.0, size=count)
-    variables = [student(f, m, s) for f, m, s in zip(freedom, mean, scale, strict=True)]
-    points = [float(v.ppf(q)) for v in variables for q in (0.02, 0.5, 0.98)]
-    exact = integral(variables, points)
-    assert np.abs(student_best(mean, scale, freedom) - exact).max() < 1e-6
+    count = int(rng.integers(2, 7))
+    mean, scale = apart(rng, count, ratio)
+    freedom = 10 ** rng.uniform(*((-0.7, 1.0), (0.0, 10.0))[seed % 2], size=count)
+    exact = student_wins(mean, scale, freedom, list(range(count)))
+    assert abs(exact.sum() - 1) < 1e-8
+    assert np.abs(student_best(mean, scale, freedom) - exact).max() < 1e-7
 
 
-def test_student_probabilities_become_the_gaussians() -> None:
-    """With a million degrees of freedom both integrals agree, also for two hundred actions."""
+@pytest.mark.parametrize(("count", "ratio"), [(60, 1e6), (100, 30.0), (200, 1e3)])
+def test_student_probabilities_of_many_actions(count: int, ratio: float) -> None:
+    """Of hundreds of actions, the most probable one and two others are as close to QUADPACK."""
+    rng = np.random.default_rng(count)
+    mean, scale = apart(rng, count, ratio)
+    freedom = 10 ** rng.uniform(0.3, 8.0, size=count)
+    probabilities = student_best(mean, scale, freedom)
+    which = np.argsort(probabilities)[[-1, -3, -10]].tolist()
+    exact = student_wins(mean, scale, freedom, which)
+    assert np.abs(probabilities[which] - exact).max() < 1e-7
+
+
+@pytest.mark.parametrize("ratio", [1e2, 1e3, 1e5, 1e7, 1e9, 1e12])
+@pytest.mark.parametrize("freedom", [1.0, 2.0, 4.0, 30.0, 1e6])
+def test_an_old_action_below_a_new_one(freedom: float, ratio: float) -> None:
+    """A narrow action wins if the wide one falls below it: as often as the latter's cdf says."""
+    for place in (-3.0, -1.7, 0.0, 0.4, 2.0):
+        probabilities = student_best(
+            np.array([place, 0.0]), np.array([1 / ratio, 1.0]), np.array([1e4, freedom])
+        )
+        bend = 0.5 / ratio**2  # half the narrow one's variance times the curvature, at most 1
+        assert abs(probabilities[0] - stdtr(freedom, place)) < 1e-8 + bend
+
+
+def test_two_old_actions_below_a_new_one() -> None:
+    """Two actions of a billionth of the third's width share as they would alone."""
+    mean, scale = np.array([0.3, 0.3 + 2e-9, 0.5]), np.array([1e-9, 2e-9, 1.0])
+    probabilities = student_best(mean, scale, np.array([1e10, 1e10, 4.0]))
+    below = stdtr(4.0, -0.2)
+    second = ndtr((mean[1] - mean[0]) / np.hypot(1e-9, 2e-9))
+    expected = [below * (1 - second), below * second, 1 - below]
+    assert np.abs(probabilities - expected).max() < 1e-8
+
+
+@pytest.mark.parametrize("freedom", [1e8, 1e9, 1e10, 1e12, 1e15])
+def test_student_probabilities_become_the_gaussians(freedom: float) -> None:
+    """With so many degrees of freedom both integrals agree, also for two hundred actions."""
     rng = np.random.default_rng(22)
     for count in (2, 10, 200):
         mean, scale = rng.normal(size=count), 10 ** rng.uniform(-1, 0.5, size=count)
-        heavy = student_best(mean, scale, np.full(count, 1e6))
-        assert np.abs(heavy - gaussian_best(mean, scale)).max() < 2e-6
+        heavy = student_best(mean, scale, freedom * rng.uniform(1, 3, size=count))
+        assert np.abs(heavy - gaussian_best(mean, scale)).max() < 1e-7
+
+
+def test_a_student_far_above_wins() -> None:
+    """A gap of a billion scales leaves nothing to the other."""
     far = student_best(np.array([1e9, 0.0]), np.ones(2), np.full(2, 50.0))
     assert np.allclose(far, [1.0, 0.0], rtol=0, atol=1e-12)
 
@@ -152,6 +259,8 @@ def test_equal_actions_share_equally(count: int) -> None:
         probabilities = gaussian_best(np.full(count, 3.0), np.full(count, scale))
         assert np.abs(probabilities * count - 1).max() < 1e-9
     probabilities = beta_best(np.full(count, 2.5), np.full(count, 40.0))
+    assert np.abs(probabilities * count - 1).max() < 1e-9
+    probabilities = student_best(np.full(count, 3.0), np.full(count, 0.1), np.full(count, 2.5))
     assert np.abs(probabilities * count - 1).max() < 1e-9
 
 
