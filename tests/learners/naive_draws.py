@@ -52,18 +52,23 @@ class Compared(NamedTuple):
 
 
 def posterior(kind: str, rng: np.random.Generator) -> tuple[Floats, Callable[[int], Floats]]:
-    """Make a random posterior of 2 to 8 actions: its probabilities, and a way to draw from it."""
-    count = int(rng.integers(2, 9))
+    """Make a random posterior of 2 to 8 actions: its probabilities, and a way to draw from it.
+
+    In a third of them old actions, up to a million times as narrow, meet new ones.
+    """
+    count, old = int(rng.integers(2, 9)), rng.random() < 1 / 3
     if kind == "beta":
         a, b = 10 ** rng.uniform(-0.9, 2, size=(2, count))
+        outcomes = 10 ** rng.uniform(0, 8 if old else 0, size=count)
+        a, b = outcomes * a, outcomes * b
         return beta_best(a, b), lambda size: rng.beta(a, b, size=(size, count))
-    mean, deviation = rng.normal(size=count), 10 ** rng.uniform(-1, 0.5, size=count)
+    mean, deviation = rng.normal(size=count), 10 ** rng.uniform(-6 if old else -1, 0.5, size=count)
     if kind == "gaussian":
         return (
             gaussian_best(mean, deviation),
             lambda size: mean + deviation * rng.standard_normal((size, count)),
         )
-    freedom = 10 ** rng.uniform(0.0, 2.0, size=count)
+    freedom = 10 ** rng.uniform(0.0, 9.0 if old else 2.0, size=count)
     return (
         student_best(mean, deviation, freedom),
         lambda size: mean + deviation * rng.standard_t(freedom, size=(size, count)),
