@@ -60,3 +60,17 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = largest_by_panels(mean, scale, -20.0, 20.0, logistic)
     monkeypatch.setattr(panels, "BLOCK", 1)
     assert np.abs(largest_by_panels(mean, scale, -20.0, 20.0, logistic) - found).max() < 1e-14
+
+
+def test_a_thousandth_of_the_tolerance_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60 random sets of variables, no probability moves by 1e-9."""
+    rng = np.random.default_rng(8)
+    for count in (2, 3, 5, 20, 60) * 12:
+        scale = 10 ** rng.uniform(-rng.choice([0.01, 1, 3, 8]), 0, size=count)
+        mean = rng.normal(size=count) * scale * rng.choice([0, 0.1, 2])
+        lowest = float((mean - 8 * scale).max())
+        with monkeypatch.context() as patched:
+            found = largest_by_panels(mean, scale, lowest, 9.0, normal)
+            patched.setattr(panels, "TOLERANCE", panels.TOLERANCE / 1000)
+            finer = largest_by_panels(mean, scale, lowest, 9.0, normal)
+        assert np.abs(found - finer).max() < 1e-9
