@@ -331,7 +331,7 @@ class TopicReader:
         )
         with broker_errors(f"reading topic {topic!r}"):
             self._consumer = clients.Consumer(configuration)
-        self._next = dict(starts or dict.fromkeys(self._all_partitions(), 0))
+        self._next = dict.fromkeys(self._all_partitions(), 0) if starts is None else dict(starts)
         self._behind = set(self._next)
         self._consumer.assign(
             [TopicPartition(topic, p, at or OFFSET_BEGINNING) for p, at in self._next.items()]

@@ -24,7 +24,7 @@ from bandstand.learners.protocols import Rows, Whole
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.spec_drift import Drift, Widened, moment, moment_ms
 
-__all__ = ["PREFIX", "Change", "acted", "changes", "series_blocks", "series_sums"]
+__all__ = ["PREFIX", "Change", "acted", "changes", "look", "series_blocks", "series_sums"]
 
 PREFIX: Final = "drift."
 """Of the names of the series' arrays in a state."""
@@ -108,6 +108,41 @@ def changes(spec: Spec, sums: Whole) -> list[Change]:
         if change is not None:
             found.append(change)
     return found
+
+
+def look(spec: Spec, sums: Whole, newest: int | None, last: int) -> tuple[int, list[Change]]:
+    """Look for changes whenever a step is over; give those that weren't there the last time.
+
+    Parameters
+    ----------
+    spec
+        Any; without a section ``drift`` nothing is looked for.
+    sums
+        Of its statistics.
+    newest
+        Newest decision time among the outcomes, ms since 1970; None before the first.
+    last
+        The step in which it was looked last under this spec; -1 if never.
+
+    Returns
+    -------
+    step
+        What is to be given as `last` the next time.
+    changes
+        As of `changes`.
+
+    Raises
+    ------
+    StateError
+        If river isn't installed.
+    """
+    if spec.drift is None or newest is None:
+        return last, []
+    width = milliseconds(spec.drift.step)
+    step = newest // width
+    if step == last:
+        return last, []
+    return step, [change for change in changes(spec, sums) if change.found > last * width]
 
 
 def acted(spec: Spec, change: Change) -> Spec:

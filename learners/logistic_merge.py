@@ -114,22 +114,23 @@ def _ratios(part: Part, weights: Floats) -> tuple[Floats, Floats, Floats]:
     """Give s, r, and the derivative of s by h."""
     at = np.einsum("kd,kd->k", part.middle, part.mean)
     ahead = np.einsum("kd,kd->k", part.middle, weights) - at
-    share, there = _sigmoid(at), _sigmoid(at + ahead)
+    up, down = (_log_sigmoid(sign * (at + ahead)) - _log_sigmoid(sign * at) for sign in (1.0, -1.0))
     near = abs(ahead) < _NEAR
     safe = np.where(near, 1.0, ahead)
     # (sigmoid(e + h) - sigmoid(e)) / sigmoid'(e), without cancelling, from the side that is small
-    up = -np.expm1(-abs(safe)) * there / share
-    down = np.expm1(-abs(safe)) * _sigmoid(-at - ahead) / _sigmoid(-at)
-    secant = np.where(safe > 0.0, up, down) / safe
-    curve = there * _sigmoid(-at - ahead) / (share * _sigmoid(-at))
+    gained = np.exp(np.where(safe > 0.0, up, down))
+    secant = -np.expm1(-abs(safe)) * gained / abs(safe)
+    curve = np.exp(up + down)
     turn = (curve - secant) / safe
+    share = np.exp(_log_sigmoid(at))
     lean, bend = (1.0 - 2.0 * share) / 2.0, (1.0 - 6.0 * share + 6.0 * share * share) / 6.0
     secant = np.where(near, 1.0 + ahead * (lean + ahead * bend), secant)
     return secant, curve, np.where(near, lean + 2.0 * ahead * bend, turn)
 
 
-def _sigmoid(odds: Floats) -> Floats:
-    return np.asarray(np.exp(-np.logaddexp(0.0, -odds)))
+def _log_sigmoid(odds: Floats) -> Floats:
+    """Give logarithms, for sigmoids far out are too small for a number of their own."""
+    return np.asarray(-np.logaddexp(0.0, -odds))
 
 
 def _on_diagonal(precision: Floats, like: Floats) -> Floats:

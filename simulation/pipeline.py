@@ -6,8 +6,7 @@ from operator import attrgetter
 
 import pyarrow as pa
 
-from bandstand.durations import milliseconds
-from bandstand.learners.drift import acted, changes
+from bandstand.learners.drift import acted, look
 from bandstand.learners.policies import Policy, policy_from_snapshot
 from bandstand.learners.snapshots import build
 from bandstand.learners.statistics import Statistics
@@ -59,12 +58,8 @@ class Pipeline:
 
     def _look(self) -> None:
         """Look for changes whenever a step is over, and do what the spec wants done."""
-        drift, newest = self.spec.drift, self._statistics.newest
-        if drift is None or newest is None or newest // milliseconds(drift.step) == self._looked:
-            return
-        seen = self._looked * milliseconds(drift.step)
-        self._looked = newest // milliseconds(drift.step)
-        found = [each for each in changes(self.spec, self._statistics.sums) if each.found > seen]
+        known = self._statistics
+        self._looked, found = look(self.spec, known.sums, known.newest, self._looked)
         self.changes += len(found)
         if found:
             self._apply(acted(self.spec, max(found, key=attrgetter("began"))))

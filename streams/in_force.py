@@ -51,7 +51,8 @@ class InForce(NamedTuple):
     evidence
         What was known before any outcome.
     starts
-        Where the bandit came to its lane, by partition. Empty: all that is retained counts.
+        Where the bandit came to its lane, by partition; of partitions that aren't here, all that is
+        retained counts.
     """
 
     spec: Spec
@@ -61,8 +62,11 @@ class InForce(NamedTuple):
     starts: tuple[Start, ...] = ()
 
     def start(self, partition: int) -> Start:
-        """Give from where on a partition's decisions and their outcomes count."""
-        return self.starts[partition] if self.starts else Start(0, 0)
+        """Give from where on a partition's decisions and their outcomes count.
+
+        All of them where the partition came after the bandit.
+        """
+        return self.starts[partition] if partition < len(self.starts) else Start(0, 0)
 
     def heirs(self, spec: Spec) -> tuple[Ancestor, ...]:
         """Give the ancestors of a spec that takes the place of this one."""

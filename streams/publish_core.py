@@ -13,9 +13,8 @@ from functools import reduce
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from bandstand.durations import milliseconds
 from bandstand.errors import EventError, SpecError, StateError
-from bandstand.learners.drift import Change, changes
+from bandstand.learners.drift import Change, look
 from bandstand.learners.policies import Policy, Solution, policy_from_snapshot, resume
 from bandstand.learners.snapshots import build, newer, rank, version_of
 from bandstand.learners.statistics import Statistics
@@ -238,17 +237,11 @@ class PublishCore:
 
     def _look(self, bandit: str, in_force: InForce, merged: Statistics) -> list[Change]:
         """Look for changes of rewards that weren't there when it was last looked in this epoch."""
-        spec, newest = in_force.spec, merged.newest
-        if spec.drift is None or newest is None:
-            return []
-        step = newest // milliseconds(spec.drift.step)
         epoch, last = self._looked.get(bandit, (in_force.epoch, -1))
         last = last if epoch == in_force.epoch else -1
-        if step == last:
-            return []
+        step, found = look(in_force.spec, merged.sums, merged.newest, last)
         self._looked[bandit] = in_force.epoch, step
-        seen = last * milliseconds(spec.drift.step)
-        return [change for change in changes(spec, merged.sums) if change.found > seen]
+        return found
 
     def _parts(self, bandit: str, in_force: InForce, partition: int) -> Iterator[PartitionSums]:
         table = self._tables.get(partition)

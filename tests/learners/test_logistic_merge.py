@@ -140,3 +140,13 @@ def test_rare_rewards_of_many_partitions(
         for known in (alone, merged)
     )
     assert 1 / within < many / one < within
+
+
+def test_modes_beyond_the_smallest_numbers_are_put_together() -> None:
+    """Sigmoids that are 0 in floating point have ratios all the same."""
+    parts = [Part(np.array([[odds]]), np.array([[[1e-3]]]), np.ones((1, 1))) for odds in (-800, -9)]
+    for turned in (parts, [part._replace(mean=-part.mean) for part in parts]):
+        weights, ratios = joined(turned, np.zeros((1, 1)), np.ones((1, 1)))
+        assert np.isfinite(weights).all()
+        assert np.isfinite(ratios).all()
+        assert (np.array(ratios) >= 0.0).all()

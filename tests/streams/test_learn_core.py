@@ -189,6 +189,16 @@ def test_a_bandit_misses_nothing_until_its_first_decision_is_passed() -> None:
     assert early.learn(log).outcomes == {"learned": 1}
 
 
+def test_a_partition_that_came_after_a_bandit_has_nothing_from_before_it() -> None:
+    """All of its outcomes count, whichever learner sees them, however late."""
+    came = {"position": InForce(OTHER, 7, starts=(Start(5, 5),))}
+    core = LearnCore("fast", 1, WIRE, Position(0))
+    core.follow(came)
+    core.open()
+    assert core.learn(_log([outcome(0, bandit="position", clicks=1)])).outcomes == {"learned": 1}
+    assert core.missing == {}
+
+
 def _of_nobody(fields: dict[str, Any], first: int) -> dict[str, Any]:
     """Give an outcome to a bandit without a spec, if its decision came before ``position``."""
     decision = fields["decision"]
