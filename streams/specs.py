@@ -30,7 +30,7 @@ from bandstand.settings import Settings
 from bandstand.streams.dead_letters import DeadLetters, origin_of
 from bandstand.streams.in_force import InForce, SpecChange, Start, Wanted
 from bandstand.streams.spec_records import read_spec_record, spec_record
-from bandstand.streams.transactions import FencedError, Transactions
+from bandstand.streams.transactions import Transactions
 
 __all__ = [
     "InForce",
@@ -44,7 +44,7 @@ __all__ = [
 
 _log = get_logger(__name__)
 _READ_S = 30.0
-_FENCED_S = 30.0
+_TRY_S = 30.0
 _PAUSE_S = 0.1
 
 
@@ -104,17 +104,19 @@ def apply(
         settings.lane(one.spec.lane)
     specs.look()
     written: dict[str, int] = {}
-    deadline = time.monotonic() + _FENCED_S
+    deadline = time.monotonic() + _TRY_S
     while not written and any(one.is_due(specs.current) for one in wanted):
         try:
             written = _write(settings, specs, wanted, author)
-        except FencedError as error:
+        except BrokerError as error:
+            if not error.passing:
+                raise
             if time.monotonic() > deadline:
                 raise BrokerError(
-                    f"applying specs: others did, too, for {_FENCED_S:g} s; try again", passing=True
+                    f"applying specs, for {_TRY_S:g} s: {error}; try again", passing=True
                 ) from error
             time.sleep(random.uniform(0, _PAUSE_S))
-            specs.look()
+            specs.look()  # shows what was written, if it was
     epochs = {bandit: in_force.epoch for bandit, in_force in specs.current.items()} | written
     return [epochs.get(one.spec.bandit, -1) for one in wanted]
 
