@@ -43,7 +43,9 @@ PARTITIONS = 6
 
 _LEAST_S = 3.0
 _AFTER_FAULTS_S = 1.0
-_DONE_WITHIN_S = 120.0
+_DONE_WITHIN_S = 360.0
+"""A group may wait for members that are gone until its rebalance times out, after 300 s."""
+
 _LOOK_S = 0.05
 _STOPS_WITHIN_S = 20.0
 
