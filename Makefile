@@ -32,8 +32,8 @@ storm: $(READY)  ## Kill, freeze and replace workers and broker, round by round 
 storm-learners: $(READY)  ## The same for learners and publishers (ROUNDS=200 SEED=7)
 	$(BIN)/python -m tests.streams.storm_learn $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
-draws: $(READY)  ## Compare computed probabilities with draws (POSTERIORS=1000 DRAWS=10000000)
-	$(BIN)/python -m tests.learners.naive_draws $(if $(POSTERIORS),--posteriors $(POSTERIORS)) $(if $(DRAWS),--draws $(DRAWS))
+draws: $(READY)  ## Compare computed probabilities with draws (POSTERIORS=1000 DRAWS=10000000 KINDS=student)
+	$(BIN)/python -m tests.learners.naive_draws $(if $(KINDS),--kinds $(KINDS)) $(if $(POSTERIORS),--posteriors $(POSTERIORS)) $(if $(DRAWS),--draws $(DRAWS))
 
 lint: $(READY)  ## Check format, lint and types
 	$(BIN)/ruff format --check .
