@@ -104,7 +104,10 @@ class Regressions:
             If a precision isn't positive definite.
         """
         kept = sums["products"]
-        changed = _ALL if before is None else (kept != before.sums["products"]).any(axis=1)
+        changed: npt.NDArray[np.bool_] | slice = _ALL
+        if before is not None:
+            differs = (kept != before.sums["products"]).any(axis=1)
+            changed, before = (_ALL, None) if differs.all() else (differs, before)
         dimension = len(spec.feature_names)
         products = kept[changed] / (STEPS * STEPS * noise_variance)
         inner, target = _parts(dimension)

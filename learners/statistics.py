@@ -111,7 +111,7 @@ class Statistics:
                 f"arrays of bandit {spec.bandit!r} are {are}, but its spec asks for {ask};"
                 " they were written under another spec"
             )
-        sums = {name: array.copy() for name, array in arrays.items()}
+        sums = {n: array.copy() if array.flags.writeable else array for n, array in arrays.items()}
         keeper.refuse_lost(sums)
         return cls(spec, sums, dict(counters), outcomes, newest)
 

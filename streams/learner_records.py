@@ -328,6 +328,6 @@ def _joined(
             f"sums of {parts[0]['bandit']!r} have {sizes} bytes; its spec asks for {wanted}"
         )
     return {
-        name: np.frombuffer(piece, "<i8").astype(np.int64).reshape(shapes[name])
+        name: np.frombuffer(piece, "<i8").astype(np.int64, copy=False).reshape(shapes[name])
         for name, piece in whole.items()
     }

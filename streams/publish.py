@@ -9,7 +9,7 @@ are written in one transaction, and never a version that isn't newer than the cu
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from operator import attrgetter
@@ -43,12 +43,13 @@ from bandstand.streams.publish_core import PublishCore, Published
 from bandstand.streams.specs import SpecFollower, apply
 from bandstand.streams.transactions import FencedError, Transactions, open_all
 
-__all__ = ["Publisher", "run", "transactional_id"]
+__all__ = ["Publisher", "lots", "run", "transactional_id"]
 
 _log = get_logger(__name__)
 _BATCH = 1_000
 _READ_S = 120.0
 _WRITERS = 8
+_LOT_BYTES = 64_000_000
 _MOST_BYTES = topics.TABLE_RECORD_BYTES - topics.FRAME_BYTES
 
 
@@ -211,20 +212,21 @@ class Publisher:
             self._role.health.arrived("assignment")
 
     def _publish(self, bandits: Sequence[str]) -> None:
+        for several in lots(filter(None, map(self._make, bandits)), _LOT_BYTES):
+            self._put(several)
+
+    def _put(self, several: Sequence[Published]) -> None:
         made: dict[int, list[Published]] = {}
-        for bandit in bandits:
-            snapshot = self._make(bandit)
-            if snapshot is not None:
-                made.setdefault(self._partition(bandit), []).append(snapshot)
+        for published in several:
+            made.setdefault(self._partition(published.bandit), []).append(published)
         with ThreadPoolExecutor(_WRITERS, "write") as pool:
             list(pool.map(self._write, made, made.values()))
-        everything = [one for several in made.values() for one in several]
-        for published in everything:
+        for published in several:
             for key, value in published.records:
                 self._core.take_snapshot(key, value)
             publish_metrics.show(published.snapshot)
             _log.info("published", bandit=published.bandit, version=published.version)
-        acts = [act for published in everything if (act := _act(published)) is not None]
+        acts = [act for published in several if (act := _act(published)) is not None]
         if acts:
             self._apply(acts)
 
@@ -290,6 +292,28 @@ class Publisher:
             if (producer := self._producers.pop(place.partition, None)) is not None:
                 producer.close()
         self._report()
+
+
+def lots(several: Iterable[Published], most: int) -> Iterator[list[Published]]:
+    """Give snapshots as they are made, in lots that end with the one that brings them to `most`.
+
+    Parameters
+    ----------
+    several
+        Any number of snapshots, however large together.
+    most
+        Bytes of a lot's records from which no snapshot joins it.
+    """
+    lot: list[Published] = []
+    size = 0
+    for one in several:
+        lot.append(one)
+        size += one.size
+        if size >= most:
+            yield lot
+            lot, size = [], 0
+    if lot:
+        yield lot
 
 
 def _fail(what: str, bandit: str, error: Exception) -> None:

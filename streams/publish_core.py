@@ -47,6 +47,11 @@ class Published(NamedTuple):
     records: list[tuple[bytes, bytes | None]]
     changes: list[Change]
 
+    @property
+    def size(self) -> int:
+        """Bytes of its records' values."""
+        return sum(len(value) for _, value in self.records if value is not None)
+
 
 @dataclass
 class _Shelf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from bandstand.learners.snapshots import newer
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import artifact_key
 from bandstand.schemas.wire import Wire
+from bandstand.streams import publish
 from bandstand.streams.learn_core import LearnCore
 from bandstand.streams.learner_records import PartitionSums, Position, sums_records
 from bandstand.streams.publish_core import PublishCore, Published
@@ -274,3 +276,20 @@ def test_an_unreadable_pointer_stops_the_publisher() -> None:
     """Without knowing the current version nothing can be published safely."""
     with pytest.raises(StateError, match="pointer that can't be read: magic"):
         _core().take_snapshot(b"home", b"noise")
+
+
+def test_what_is_large_together_is_written_in_lots() -> None:
+    """Each is made when its lot is filled, so that never more than a lot is kept."""
+    kept: list[int] = []
+
+    def made() -> Iterator[Published]:
+        for number, size in enumerate([40, 70, 10, 0, 95, 200, 5]):
+            kept.append(number)
+            yield Published(str(number), "", {}, [(b"a", b"." * size), (b"b", None)], [])
+
+    sizes = []
+    for lot in publish.lots(made(), 100):
+        sizes.append([one.size for one in lot])
+        assert len(kept) == sum(map(len, sizes))
+    assert sizes == [[40, 70], [10, 0, 95], [200], [5]]
+    assert list(publish.lots([], 100)) == []
