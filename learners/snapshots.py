@@ -125,7 +125,11 @@ def build(
         "features_hash": spec.features_hash,
         "parameters": dict(solved.parameters),
         "arrays": [
-            {"name": name, "shape": list(array.shape), "data": array.astype("<f8").tobytes()}
+            {
+                "name": name,
+                "shape": list(array.shape),
+                "data": array.astype("<f8", copy=False).tobytes(),
+            }
             for name, array in sorted(arrays.items())
         ],
     }

@@ -136,7 +136,7 @@ class Statistics:
         digest = hashlib.sha256(f"outcomes {self.outcomes}\n".encode())
         for name, array in sorted(self.sums.items()):
             digest.update(f"{name} {list(array.shape)}\n".encode())
-            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+            digest.update(np.ascontiguousarray(array, dtype="<i8").data)
         return digest.hexdigest()
 
     def update(self, outcomes: pa.RecordBatch | pa.Table) -> Statistics:

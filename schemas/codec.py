@@ -8,6 +8,7 @@ the bytes and the reader.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from io import BytesIO
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from bandstand.schemas.definitions import (
     known,
     schema_json,
 )
-from bandstand.schemas.maps import repeat_a_key
+from bandstand.schemas.maps import Steps, maps_of, repeat_a_key
 
 __all__ = [
     "FOREIGN",
@@ -50,8 +51,8 @@ FOREIGN: Final = (
 """What fastavro raises for bytes, records and schemas that aren't what they should be."""
 
 
-def encode(name: str, record: Mapping[str, Any]) -> bytes:
-    r"""Write a record as Avro, without a header.
+def encode(name: str, record: Mapping[str, Any], header: bytes = b"") -> bytes:
+    r"""Write a record as Avro.
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ def encode(name: str, record: Mapping[str, Any]) -> bytes:
         Name of the schema.
     record
         Every field without a default, and no field that the schema doesn't know.
+    header
+        What comes before it.
 
     Raises
     ------
@@ -70,7 +73,8 @@ def encode(name: str, record: Mapping[str, Any]) -> bytes:
     >>> encode("snapshot_pointer", {"bandit": "home", "version": "1-0-ab"})
     b'\x08home\x0c1-0-ab\x12published'
     """
-    buffer = BytesIO()
+    buffer = BytesIO(header)
+    buffer.seek(len(header))
     schema = current(name).parsed
     try:
         fastavro.schemaless_writer(buffer, schema, record, strict_allow_default=True)
@@ -148,8 +152,13 @@ def _check(name: str, schema: WriterSchema, body: bytes, record: Mapping[str, An
         table = pyruhvro.deserialize_array([body], schema.json)
     except ValueError as error:
         raise EventError("invalid", f"these bytes aren't a {name}: {error}") from error
-    if any(repeat_a_key(column) for column in table.columns):
+    if repeat_a_key(table, _maps(schema.json)):
         raise EventError("invalid", f"a {name} in which a map has a key twice")
+
+
+@cache
+def _maps(schema_json: str) -> tuple[Steps, ...]:
+    return maps_of(pyruhvro.avro_to_arrow_schema(schema_json))
 
 
 def _fault(record: Mapping[str, Any], schema: Any, error: Exception) -> str:

@@ -18,13 +18,12 @@ from typing import Final, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyruhvro
 
 from bandstand.errors import EventError
 from bandstand.schemas.codec import decode, encode
 from bandstand.schemas.definitions import current, schema_json
-from bandstand.schemas.maps import repeat_a_key
+from bandstand.schemas.maps import maps_of, repeat_a_key
 from bandstand.schemas.primitives import write_long
 from bandstand.schemas.wire import CONFLUENT_HEADER, SINGLE_OBJECT_HEADER, Wire
 
@@ -246,15 +245,16 @@ def _reader(name: str, start: int) -> Reader:
         *schema.definition["fields"],
         {"name": "end", "type": "long"},
     ]
+    maps = maps_of(arrow_schema(name))
     with_ends = json.dumps({**schema.definition, "fields": fields})
 
     def in_rust(ended: list[bytes]) -> pa.RecordBatch:
         table = pyruhvro.deserialize_array(ended, with_ends)
         table.validate(full=True)
-        if not pc.all(pc.equal(table["end"], END)).as_py():
+        if not (table["end"].to_numpy() == END).all():
             raise ValueError("bytes follow a record")
         table = table.drop_columns(["head", "head_rest", "end"])
-        if any(repeat_a_key(column) for column in table.columns):
+        if repeat_a_key(table, maps):
             raise ValueError("a map has a key twice")
         return table
 

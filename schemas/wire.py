@@ -106,7 +106,7 @@ class Wire:
 
     def dumps(self, name: str, record: Mapping[str, Any]) -> bytes:
         """Write a record with its header; raises as `codec.encode` does."""
-        return self.header(name) + encode(name, record)
+        return encode(name, record, self.header(name))
 
     def loads(self, name: str, value: bytes | None) -> dict[str, Any]:
         """Read a record with its header.
