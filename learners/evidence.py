@@ -1,7 +1,9 @@
 """Evidence from elsewhere: sums that stand for outcomes which this bandit never had.
 
 They come from another bandit's statistics or from a log, are kept with the spec, and are added to
-what was learned whenever a posterior is solved.
+what was learned whenever a posterior is solved. Of a chain they are what its outcomes said, without
+the prior that it began with; a chain that begins with them is put together with what was learned as
+that of one more partition, before all others.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ from bandstand.errors import SpecError, StateError
 from bandstand.learners.grid import STEPS
 from bandstand.learners.keepers import keeper_of
 from bandstand.learners.logged import PROPENSITY
-from bandstand.learners.protocols import AdditiveLearner, ChainedLearner
+from bandstand.learners.protocols import (
+    Arrays,
+    ChainedLearner,
+    PortableChain,
+    Rows,
+    Whole,
+)
 from bandstand.learners.reading import Read, read
 from bandstand.learners.registry import learner_of
 from bandstand.learners.statistics import Statistics
@@ -37,7 +45,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Sums of some actions, in the units in which their learner solves them.
+    """Sums of some actions, in the units in which their learner solves or tells them.
 
     Parameters
     ----------
@@ -46,7 +54,8 @@ class Evidence:
     actions
         Which actions, in the order of the arrays' first axis.
     arrays
-        float64, by the names of the learner's sums.
+        float64, by the names of the learner's sums, or as of `PortableChain`; all in proportion to
+        ``outcomes``.
     """
 
     origin: str
@@ -59,7 +68,12 @@ class Evidence:
         return dict(zip(self.actions, self.arrays["outcomes"].tolist(), strict=True))
 
     def at_most(self, strength: float | None) -> Evidence:
-        """Give the same means with no action worth more than so many outcomes."""
+        """Give the same means with no action worth more than so many outcomes.
+
+        Each outcome of one that is worth more counts as that share of one: its likelihood is raised
+        to that power. So it is the evidence's own mean that stays, not that of the posterior, of
+        which the prior is the larger part the less the evidence is worth.
+        """
         if strength is None:
             return self
         worth = self.arrays["outcomes"]
@@ -113,6 +127,19 @@ def added(
     """
     if evidence is None:
         return sums
+    learner = learner_of(spec)
+    if not isinstance(learner, ChainedLearner):
+        return _summed(spec, sums, evidence)
+    chain = cast(PortableChain, learner)
+    nothing = chain.evidence_of(spec, _numbers(chain.start(spec)))
+    first = chain.start_from(spec, _summed(spec, nothing, evidence))
+    merged = chain.merge(spec, first, {n: a.view(np.int64) for n, a in sums.items()})
+    return _numbers(merged)
+
+
+def _summed(
+    spec: Spec, sums: Mapping[str, npt.NDArray[Any]], evidence: Evidence
+) -> dict[str, Floats]:
     mine = evidence.of(spec.actions)
     places = {action: row for row, action in enumerate(spec.actions)}
     rows = [places[action] for action in mine.actions]
@@ -130,7 +157,9 @@ def added(
 
 
 def from_statistics(spec: Spec, source: Statistics, origin: str) -> Evidence:
-    """Take over what another bandit knows of the actions that both have.
+    """Take over what another bandit's outcomes say of the actions that both have.
+
+    Its own prior, in its spec or from elsewhere, isn't among it.
 
     Raises
     ------
@@ -139,12 +168,15 @@ def from_statistics(spec: Spec, source: Statistics, origin: str) -> Evidence:
     """
     theirs = source.spec
     _refuse_unfit(spec)
-    ours = learner_of(spec).shapes(spec.model_copy(update={"actions": theirs.actions}))
+    learner = learner_of(spec)
+    ours = learner.shapes(spec.model_copy(update={"actions": theirs.actions}))
+    chained = isinstance(learner, ChainedLearner)
     differences = {
         "features": spec.features_hash != theirs.features_hash,
         "the reward's range": (spec.reward.low, spec.reward.high)
         != (theirs.reward.low, theirs.reward.high),
-        "what the policy sums up": ours != learner_of(theirs).shapes(theirs),
+        "what the policy sums up": ours != learner_of(theirs).shapes(theirs)
+        or (chained and spec.policy.name != theirs.policy.name),
         "all actions": not set(spec.actions) & set(theirs.actions),
     }
     found = ", ".join(what for what, differs in differences.items() if differs)
@@ -154,15 +186,18 @@ def from_statistics(spec: Spec, source: Statistics, origin: str) -> Evidence:
             " another bandit, or write mean and strength of the actions into the spec's prior"
         )
     arrays = {n: np.asarray(a, dtype=np.float64) for n, a in source.solvable().items()}
+    if isinstance(learner, PortableChain):
+        arrays = dict(learner.evidence_of(theirs, arrays))
     return Evidence(origin, theirs.actions, arrays).of(spec.actions)
 
 
 def from_outcomes(spec: Spec, outcomes: Iterable[pa.RecordBatch], origin: str) -> Weighed:
-    """Sum up a log as evidence, each outcome weighed by 1 / its propensity.
+    """Learn a log as evidence, each outcome weighed by 1 / its propensity.
 
     So the sums are those of subjects as they come, not as the policy that wrote the log picked them
     for an action. Each action's are scaled to the number of outcomes that its weights are worth,
-    ``(sum of w)**2 / sum of w**2`` (Kish): uneven weights know less than they count.
+    ``(sum of w)**2 / sum of w**2`` (Kish): uneven weights know less than they count. A chain learns
+    the outcomes in their order, from the spec's prior, with weights that are scaled so before.
 
     A learner that divides by propensities itself gets no weights.
 
@@ -183,10 +218,11 @@ def from_outcomes(spec: Spec, outcomes: Iterable[pa.RecordBatch], origin: str) -
         If no outcome can be used.
     """
     _refuse_unfit(spec)
-    weighing = _for_logs(spec)
-    learner, count = cast(AdditiveLearner, learner_of(weighing)), len(spec.actions)
-    sums, used = dict[str, npt.NDArray[np.int64]](), np.zeros(count)
-    squares, counters = np.zeros(count), Counter[str]()
+    weighing, count = _for_logs(spec), len(spec.actions)
+    learner = learner_of(weighing)
+    sums, chained = dict[str, npt.NDArray[np.int64]](), list[Rows]()
+    used, total, squares = np.zeros(count), np.zeros(count), np.zeros(count)
+    counters = Counter[str]()
     for batch in outcomes:
         if weighing.policy.needs_propensity:
             found = read(weighing, batch)
@@ -196,21 +232,48 @@ def from_outcomes(spec: Spec, outcomes: Iterable[pa.RecordBatch], origin: str) -
         rows, roots = found.rows, found.rows.roots
         weights = np.ones(len(rows.actions)) if roots is None else (roots / STEPS) ** 2
         used += np.bincount(rows.actions, minlength=count)
+        total += np.bincount(rows.actions, weights, count)
         squares += np.bincount(rows.actions, weights * weights, count)
+        if isinstance(learner, ChainedLearner):
+            chained.append(rows)
+            continue
         for name, array in learner.sums(weighing, rows).items():
             sums[name] = sums.get(name, 0) + array
     if not used.any():
         why = ", ".join(f"{name} {n}" for name, n in sorted(counters.items())) or "it is empty"
         raise StateError(f"{origin} has no outcome that {spec.bandit!r} can learn from: {why}")
-    arrays = {n: a.astype(np.float64) for n, a in keeper_of(weighing).solvable(sums).items()}
-    evidence = Evidence(origin, spec.actions, arrays)
-    total = arrays["outcomes"]
     worth = total / np.maximum(squares, 1e-300)
+    if isinstance(learner, PortableChain):
+        arrays = _chained(learner, weighing, chained, worth)
+        evidence = Evidence(origin, spec.actions, arrays)
+    else:
+        arrays = {n: a.astype(np.float64) for n, a in keeper_of(weighing).solvable(sums).items()}
+        evidence = Evidence(origin, spec.actions, arrays)._scaled(worth)
     return Weighed(
-        evidence._scaled(worth),
+        evidence,
         dict(zip(spec.actions, used.astype(int).tolist(), strict=True)),
         dict(counters),
     )
+
+
+def _chained(learner: PortableChain, spec: Spec, outcomes: Iterable[Rows], worth: Floats) -> Arrays:
+    """Learn outcomes in their order, the weights of each action's multiplied by what one is worth.
+
+    Scaled afterwards, what an outcome of a large weight says at the beginning would have moved the
+    chain as far as so many outcomes do, and curvatures would be those of where it went.
+    """
+    state = learner.start(spec)
+    for rows in outcomes:
+        assert rows.roots is not None
+        scale = np.sqrt(worth[rows.actions])
+        steps, roots = rows.steps * scale[:, np.newaxis], rows.roots * scale
+        state = learner.advance(spec, state, replace(rows, steps=steps, roots=roots))
+    return learner.evidence_of(spec, _numbers(state))
+
+
+def _numbers(state: Whole) -> dict[str, Floats]:
+    """Give a chain's numbers for their bits."""
+    return {name: array.view(np.float64) for name, array in state.items()}
 
 
 def _weighed(weighing: Spec, batch: pa.RecordBatch) -> Read:
@@ -235,14 +298,10 @@ def _for_logs(spec: Spec) -> Spec:
 
 def _refuse_unfit(spec: Spec) -> None:
     learner = learner_of(spec)
-    if isinstance(learner, ChainedLearner):
-        raise SpecError(
-            f"{spec.bandit!r} can't start from what others know: {spec.policy.name} keeps a chain"
-            " of outcomes, to which no sums add; write mean and strength of the actions into the"
-            " spec's prior, or take another policy"
-        )
-    if not getattr(learner, "actions_apart", False):
+    sealed = isinstance(learner, ChainedLearner) and not isinstance(learner, PortableChain)
+    if sealed or not getattr(learner, "actions_apart", False):
         raise SpecError(
             f"{spec.bandit!r} can't start from what others know: {spec.policy.name} doesn't keep"
-            " its actions apart as sums; take another policy"
+            " its actions apart, as sums or as chains that can tell what outcomes said; take"
+            " another policy"
         )

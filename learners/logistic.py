@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, Final, Literal
 
 import numpy as np
@@ -14,7 +14,14 @@ from bandstand.learners.linear import Ridge
 from bandstand.learners.linear_policy import LinearPolicy, Moments, disjoint
 from bandstand.learners.linear_thompson import sampled_best
 from bandstand.learners.log_odds import expected, expecting, mode_of
-from bandstand.learners.logistic_merge import Part, joined
+from bandstand.learners.logistic_states import (
+    begun,
+    diagonal_begun,
+    diagonal_product,
+    diagonal_said,
+    product,
+    said,
+)
 from bandstand.learners.protocols import Arrays, Rows, Solved, Whole
 from bandstand.learners.triangles import Floats, symmetric_of, triangle
 from bandstand.schemas.spec import Spec
@@ -29,8 +36,6 @@ __all__ = [
 
 WEIGHTED: Final[Mapping[str, int]] = {}
 """A chain has numbers, not steps, so with weights none become finer."""
-
-_Posteriors = tuple[Arrays, Arrays]
 
 
 class _LogisticSpec(PolicySpec):
@@ -103,7 +108,8 @@ class LogisticThompson:
     ``y - sigmoid(z)`` and c are multiplied by it.
 
     What several partitions know is put together as `bandstand.learners.logistic_merge` says. An
-    action that only one of them has had is taken over as it is.
+    action that only one of them has had is taken over as it is. What comes from elsewhere has lost
+    the prior that it was learned with (`bandstand.learners.logistic_states`), and is one more.
 
     A decision compares ``N(x @ m, exploration**2 * x' S x)`` of all actions: larger log-odds are
     larger rewards. The score is the expected reward, by MacKay's
@@ -165,7 +171,18 @@ class LogisticThompson:
 
     def merge(self, spec: Spec, first: Whole, second: Whole) -> Whole:
         """Put together two posteriors that begin with the same prior."""
-        return _together(spec, first, second, _product)
+        return _together(spec, first, second, product)
+
+    def evidence_of(self, spec: Spec, state: Arrays) -> Arrays:
+        """``outcomes``, ``place``, ``slope`` and ``curvature`` (lower triangle) per action.
+
+        `bandstand.learners.logistic_states` says what they are.
+        """
+        return _told(spec, state, said)
+
+    def start_from(self, spec: Spec, evidence: Arrays) -> Whole:
+        """Give the mode of the prior and what was said elsewhere, and the precision there."""
+        return _begun(spec, self.start(spec), evidence, begun)
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
         """Factor the covariances.
@@ -256,7 +273,15 @@ class DiagonalLogisticThompson:
 
     def merge(self, spec: Spec, first: Whole, second: Whole) -> Whole:
         """Put together two posteriors that begin with the same prior."""
-        return _together(spec, first, second, _diagonal_product)
+        return _together(spec, first, second, diagonal_product)
+
+    def evidence_of(self, spec: Spec, state: Arrays) -> Arrays:
+        """``outcomes``, ``place``, ``slope``, ``curvature`` and ``pull`` per action."""
+        return _told(spec, state, diagonal_said)
+
+    def start_from(self, spec: Spec, evidence: Arrays) -> Whole:
+        """Give the mode of the prior and what was said elsewhere, and the precision there."""
+        return _begun(spec, self.start(spec), evidence, diagonal_begun)
 
     def solve(self, spec: Spec, sums: Whole) -> Solved:
         """Give ``mean`` and ``variance`` of each weight, float64[K, d]."""
@@ -295,7 +320,7 @@ def _together(
     spec: Spec,
     first: Whole,
     second: Whole,
-    product: Callable[[_Posteriors, Floats, Floats], Arrays],
+    product: Callable[[Sequence[Arrays], Floats, Floats], Arrays],
 ) -> Whole:
     """Put together posteriors of the actions that both have had, and take over all others."""
     one, two = _floats(first["outcomes"]), _floats(second["outcomes"])
@@ -304,53 +329,36 @@ def _together(
     parts = [{name: array[both] for name, array in state.items()} for state in states]
     mean, precision = _prior(spec)
     merged = {"outcomes": one + two}
-    for name, array in product((parts[0], parts[1]), mean[both], precision[both]).items():
+    for name, array in product(parts, mean[both], precision[both]).items():
         merged[name] = np.where(two[:, np.newaxis] > 0.0, states[1][name], states[0][name])
         merged[name][both] = array
     return _bits(merged)
 
 
-def _product(states: _Posteriors, mean: Floats, precision: Floats) -> Arrays:
-    """Put together posteriors of which both hold a prior of that mean and precision."""
-    dimension = mean.shape[1]
-    before = np.eye(dimension) * precision[:, :, np.newaxis]
-    parts = []
-    for state in states:
-        curvature = np.linalg.inv(symmetric_of(state["covariance"], dimension)) - before
-        curvature = (curvature + curvature.swapaxes(1, 2)) / 2
-        middle = _middle(curvature[:, 0], curvature[:, 0, 0])
-        parts.append(Part(state["mean"], curvature, middle))
-    weights, ratios = joined(parts, mean, precision)
-    for part, ratio in zip(parts, ratios, strict=True):
-        before = before + ratio[:, np.newaxis, np.newaxis] * part.curvature
-    covariance = np.linalg.inv(before)
-    return {
-        "mean": weights,
-        "covariance": triangle((covariance + covariance.swapaxes(1, 2)) / 2),
-    }
+def _told(spec: Spec, state: Arrays, say: Callable[[Arrays, Floats, Floats], Arrays]) -> Arrays:
+    """Give what outcomes said of the actions that had some; 0 of all others."""
+    had = state["outcomes"] > 0.0
+    mean, precision = _prior(spec)
+    known = {name: array[had] for name, array in state.items()}
+    told = {"outcomes": state["outcomes"]}
+    for name, array in say(known, mean[had], precision[had]).items():
+        told[name] = np.zeros((len(had), array.shape[1]))
+        told[name][had] = array
+    return told
 
 
-def _diagonal_product(states: _Posteriors, mean: Floats, precision: Floats) -> Arrays:
-    """Put together posteriors of which both hold a prior of that mean and precision."""
-    parts = []
-    for state in states:
-        curvature = state["precision"] - precision
-        parts.append(Part(state["mean"], curvature, _middle(state["pull"], curvature[:, 0])))
-    weights, ratios = joined(parts, mean, precision)
-    total, pull = precision, np.zeros_like(precision)
-    for state, part, ratio in zip(states, parts, ratios, strict=True):
-        total = total + ratio[:, np.newaxis] * part.curvature
-        pull += ratio[:, np.newaxis] * state["pull"]
-    return {"mean": weights, "precision": total, "pull": pull}
-
-
-def _middle(pull: Floats, weight: Floats) -> Floats:
-    """Give the mean of the features, weighed by curvature; the intercept's where there is none."""
-    middle = np.zeros_like(pull)
-    middle[:, 0] = 1.0
-    some = weight > 0.0
-    middle[some] = pull[some] / weight[some, np.newaxis]
-    return middle
+def _begun(
+    spec: Spec, start: Whole, evidence: Arrays, begin: Callable[[Arrays, Floats, Floats], Arrays]
+) -> Whole:
+    """Begin with the prior, and with what was said elsewhere of actions that had outcomes there."""
+    had = evidence["outcomes"] > 0.0
+    mean, precision = _prior(spec)
+    state = {name: _floats(array).copy() for name, array in start.items()}
+    state["outcomes"] += evidence["outcomes"]
+    known = {name: array[had] for name, array in evidence.items()}
+    for name, array in begin(known, mean[had], precision[had]).items():
+        state[name][had] = array
+    return _bits(state)
 
 
 def _named(spec: Spec) -> dict[str, float]:

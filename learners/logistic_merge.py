@@ -50,17 +50,22 @@ class Part(NamedTuple):
     middle: Floats
 
 
-def joined(parts: Sequence[Part], mean: Floats, precision: Floats) -> tuple[Floats, list[Floats]]:
-    """Find the common mode of parts that began with the same prior.
+def joined(
+    parts: Sequence[Part], mean: Floats, precision: Floats, slope: Floats | None = None
+) -> tuple[Floats, list[Floats]]:
+    """Find the common mode of parts and a prior.
 
     Each action's is found apart from all others.
 
     Parameters
     ----------
     parts
-        Two or more.
+        One or more.
     mean, precision
         The prior's, float64[k, d].
+    slope
+        Those of all parts' log-likelihoods, each at its own mode, added up, float64[k, d]; None
+        where the modes are those of parts that began with this prior.
 
     Returns
     -------
@@ -81,11 +86,12 @@ def joined(parts: Sequence[Part], mean: Floats, precision: Floats) -> tuple[Floa
     >>> round(float(1 / (1 + np.exp(-together[0, 0]))), 6)
     0.02
     """
-    slopes = precision * np.sum([part.mean - mean for part in parts], axis=0)
+    if slope is None:
+        slope = precision * np.sum([part.mean - mean for part in parts], axis=0)
     weights = _first(parts, precision)
     open_ = np.ones(len(mean), dtype=bool)
     for _ in range(_MOST_STEPS):
-        gap = slopes - precision * (weights - mean)
+        gap = slope - precision * (weights - mean)
         matrix, turns = _on_diagonal(precision, parts[0].curvature), []
         for part in parts:
             secant, _, turn = _ratios(part, weights)

@@ -20,6 +20,7 @@ __all__ = [
     "Choice",
     "Learner",
     "Policy",
+    "PortableChain",
     "ResumingLearner",
     "Rows",
     "Solution",
@@ -152,7 +153,7 @@ class Learner(Protocol):
     their number per action. They then survive a change of the spec (`bandstand.learners.inherit`),
     and may come from elsewhere, as a prior. A chain may say so, too, if the policy and the prior
     decide where it starts and nothing else, and if `merge` takes over the state of an action that
-    only one of the two has had, bit by bit.
+    only one of the two has had, bit by bit. If it is a `PortableChain`, it may come from elsewhere.
     """
 
     @property
@@ -197,6 +198,25 @@ class ChainedLearner(Learner, Protocol):
 
     def merge(self, spec: Spec, first: Whole, second: Whole) -> Whole:
         """Give the state that two partitions come to together, the one of lower number first."""
+
+
+@runtime_checkable
+class PortableChain(ChainedLearner, Protocol):
+    """Can tell what outcomes said from the prior that its chain began with, and begin with both.
+
+    What they said is float64 arrays by name, all in proportion to the number of outcomes, so that a
+    share of each is the same knowledge from fewer of them. The first axis is that of the actions,
+    ``outcomes`` is how many each has had, and all is 0 where that is.
+    """
+
+    def evidence_of(self, spec: Spec, state: Arrays) -> Arrays:
+        """Give what the outcomes of a chain said, without the prior that the spec gave it."""
+
+    def start_from(self, spec: Spec, evidence: Arrays) -> Whole:
+        """Give the state of a chain that begins with the spec's prior and with evidence.
+
+        Where that is 0, it is the state of `start`, bit by bit.
+        """
 
 
 class ResumingLearner(Learner, Protocol):

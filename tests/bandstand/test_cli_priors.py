@@ -22,6 +22,7 @@ from bandstand.streams.learn_core import LearnCore
 from bandstand.streams.learner_records import PartitionSums, Position, sums_records
 from bandstand.streams.publish_core import PublishCore
 from bandstand.streams.records import record_of
+from bandstand.streams.snapshots import load_snapshot
 from bandstand.streams.specs import specs_in_force
 from tests.bandstand.calling import Call
 from tests.learners.given import batch
@@ -34,7 +35,7 @@ WIRE = Wire.single_object()
 SPEC = """
 bandit: {bandit}
 actions: [red, green, {third}]
-policy: {{name: beta_thompson}}
+policy: {{name: {policy}}}
 reward: {{name: click, aggregate: {aggregate}}}
 floor: {floor}
 """
@@ -57,10 +58,12 @@ def spec(
     floor: float = 0.0,
     aggregate: str = "first",
     third: str = "blue",
+    policy: str = "beta_thompson",
 ) -> str:
     """Write a spec's file."""
     path = folder / f"{bandit}.yaml"
-    path.write_text(SPEC.format(bandit=bandit, floor=floor, aggregate=aggregate, third=third))
+    fields = {"bandit": bandit, "floor": floor, "aggregate": aggregate, "third": third}
+    path.write_text(SPEC.format(**fields, policy=policy))
     return str(path)
 
 
@@ -151,13 +154,10 @@ def test_a_bandit_starts_from_a_snapshot_of_another_one(
             [("old", "green", 1), ("other", "green", 1), ("old", "green", 0), ("old", "blue", 1)]
         )
     ]
-    placed = [(0, rows[0]), (0, rows[1]), (1, rows[2]), (0, rows[3])]
-    for partition, row in placed:
-        written(settings, names.outcomes("default"), partition, WIRE.dumps("outcome", row))
+    written(settings, (0, rows[0]), (0, rows[1]), (1, rows[2]), (0, rows[3]))
     version = published(settings, "old")
-    for partition in range(2):
-        late = outcome(9, bandit="old", action="red", clicks=1)
-        written(settings, names.outcomes("default"), partition, WIRE.dumps("outcome", late))
+    late = outcome(9, bandit="old", action="red", clicks=1)
+    written(settings, (0, late), (1, late))
     done = call("apply", spec(tmp_path, third="violet"), "--prior-from", f"old@{version}")
     assert done.code == 0, done.err
     assert scores(settings) == pytest.approx({"red": 0.5, "green": 0.5, "violet": 0.5})
@@ -178,10 +178,45 @@ def test_a_bandit_starts_from_a_snapshot_of_another_one(
     assert "made from 3 outcomes; those that are retained of them, 2, come to" in gone.err
 
 
-def written(settings: Settings, topic: str, partition: int, value: bytes) -> None:
-    """Write a record into a partition."""
+def test_a_chain_starts_from_a_snapshot_and_from_a_log(
+    settings: Settings, call: Call, tmp_path: Path
+) -> None:
+    """What both know is what the snapshot has: of two partitions, or learned from rows as they."""
+    policy = "logistic_thompson"
+    old, home = (spec(tmp_path, bandit, policy=policy) for bandit in ("old", "home"))
+    assert call("apply", old).code == 0
+    actions, clicks = ["green", "blue", "green", "green"], [1, 0, 0, 1]
+    rows = [
+        (number % 2, outcome(number, bandit="old", action=action, clicks=clicked))
+        for number, (action, clicked) in enumerate(zip(actions, clicks, strict=True))
+    ]
+    written(settings, *rows)
+    version = published(settings, "old")
+    theirs = policy_from_snapshot(load_snapshot(settings, "old", version))
+    expected = theirs.decide({}, theirs.spec.actions).scores
+    assert call("apply", home, "--prior-from", f"old@{version}").code == 0
+    assert list(scores(settings).values()) == pytest.approx(expected, rel=1e-9)
+
+    log = tmp_path / "old.parquet"
+    pq.write_table(pa.table({"action": actions, "click": [float(c) for c in clicks]}), log)
+    done = call("warm-start", "home", str(log), "--strength", "2", "--json")
+    assert [(row["rows"], row["outcomes"]) for row in json.loads(done.out)] == [
+        (0, 0.0),
+        (3, 2.0),
+        (1, 1.0),
+    ]
+    known = scores(settings)
+    assert known["red"] == 0.5
+    assert known["blue"] == pytest.approx(expected[2], rel=1e-9)
+    assert 0.5 < known["green"] < expected[1]
+
+
+def written(settings: Settings, *outcomes: tuple[int, dict[str, object]]) -> None:
+    """Write outcomes, each into its partition."""
     producer = Producer(producer_config(settings))
-    producer.produce(topic, value, partition=partition)
+    topic = TopicNames(settings.topics.prefix).outcomes("default")
+    for partition, fields in outcomes:
+        producer.produce(topic, WIRE.dumps("outcome", fields), partition=partition)
     assert producer.flush(PATIENCE_S) == 0
 
 

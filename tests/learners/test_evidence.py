@@ -239,14 +239,6 @@ def test_sums_that_mean_something_else_are_refused(other: Callable[[], Spec], pr
         from_statistics(linear_spec(), source, "other")
 
 
-def test_a_chained_learner_can_not_start_from_sums() -> None:
-    """It says so, instead of leaving the prior out."""
-    text = json.loads(linear_spec().canonical())
-    spec = Spec.model_validate({**text, "policy": {"name": "logistic_thompson"}})
-    with pytest.raises(SpecError, match="logistic_thompson keeps a chain of outcomes, to which no"):
-        from_statistics(spec, Statistics.empty(linear_spec()), "other")
-
-
 def test_a_log_that_does_not_fit_is_refused() -> None:
     """Columns that are missing or of another kind are named; so is a log that teaches nothing."""
     spec = beta_spec()

@@ -182,6 +182,19 @@ def test_what_takes_the_place_of_a_spec_is_told_by_what_was_there() -> None:
     assert after(Wanted(given_spec("new"))).starts == (Start(4, 9),)
 
 
+def test_what_a_chain_was_told_stays_as_long_as_its_chains_go_on() -> None:
+    """A changed floor loses none of it; a changed prior begins anew and tells what is left out."""
+    fields = given_spec().model_dump(mode="json") | {"policy": {"name": "logistic_thompson"}}
+    evidence = Evidence("log", ("a",), {})
+    before = {"home": InForce(Spec.model_validate(fields), 3, evidence=evidence)}
+    floor = Wanted(Spec.model_validate(fields | {"floor": 0.1}))
+    assert floor.after(before, lambda _: ()).evidence is evidence
+    assert floor.loses(before) is None
+    prior = Wanted(Spec.model_validate(fields | {"prior": {"mean": 0.1, "strength": 9}}))
+    assert prior.after(before, lambda _: ()).evidence is None
+    assert prior.loses(before) is evidence
+
+
 def test_a_spec_of_an_unknown_lane_is_refused(settings: Settings) -> None:
     """Nobody would learn it, so nobody may apply it."""
     with pytest.raises(SettingsError, match="lane 'slow' is not set up; known: fast"):
