@@ -25,9 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bandstand.errors import DecisionError, StateError
+from bandstand.learners.evidence import from_statistics
 from bandstand.learners.grid import HEADROOM
 from bandstand.learners.inherit import inherited, inherits, only
-from bandstand.learners.policies import Policy, draw, policy_from_snapshot
+from bandstand.learners.policies import Policy, draw, policy_from_snapshot, resume, solve
+from bandstand.learners.protocols import PortableChain
 from bandstand.learners.snapshots import build
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
@@ -225,7 +227,7 @@ def _takes_other_actions(case: Case) -> None:
 
 
 def _goes_on_with_its_actions(case: Case) -> None:
-    """Check that sums which claim to be apart for each action survive a change of the others."""
+    """Check that sums which claim to be apart for each action survive changes, and move."""
     if not getattr(learner(case.name), "actions_apart", False):
         return
     fewer, more = (case.spec(actions, prior=case.informed) for actions in (3, 5))
@@ -238,6 +240,12 @@ def _goes_on_with_its_actions(case: Case) -> None:
     assert grown.counters == whole.counters
     shrunk = inherited(fewer, whole, fewer.actions, None)
     assert shrunk.digest() == old.digest(), "a removed action leaves something behind"
+    if case.chained and not isinstance(learner(case.name), PortableChain):
+        return
+    told = from_statistics(more, whole, "another bandit")
+    moved = resume(more, Statistics.empty(more), evidence=told).solved.arrays
+    for name, array in solve(more, whole).arrays.items():
+        assert np.allclose(moved[name], array, rtol=1e-6, atol=1e-9), f"{name} taken over differs"
 
 
 def _weighs_outcomes(case: Case) -> None:
