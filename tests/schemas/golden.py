@@ -122,6 +122,17 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "features_hash": "f00d",
         "parameters": {"prior_successes": 1.0},
         "arrays": [{"name": "mean", "shape": [1], "data": bytes(8)}],
+        "carried": {"version": "3-110-0123456789abcdef", "newest": TS - 1},
+        "earlier": [
+            {
+                "weight": 0.75,
+                "version": "2-90-fedcba9876543210",
+                "spec": "{}",
+                "newest": None,
+                "parameters": {"prior_successes": 2.0},
+                "arrays": [{"name": "mean", "shape": [1], "data": bytes(8)}],
+            }
+        ],
     },
     "snapshot_pointer": {
         "bandit": "homepage",

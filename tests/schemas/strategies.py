@@ -23,25 +23,28 @@ SIMPLE: dict[str, st.SearchStrategy[Any]] = {
 
 def records(schema: str | dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Draw any record of a schema: extreme numbers, NaN, any text, empty and missing parts."""
-    return _values(current(schema).definition if isinstance(schema, str) else schema)
+    return _values(current(schema).definition if isinstance(schema, str) else schema, {**SIMPLE})
 
 
-def _values(node: Any) -> st.SearchStrategy[Any]:
+def _values(node: Any, known: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    """Draw values of a type; `known` are those that have names, and gets this one's."""
     if isinstance(node, str):
-        return SIMPLE[node]
+        return known[node]
     if isinstance(node, list):
-        return st.one_of([_values(branch) for branch in node])
+        return st.one_of([_values(branch, known) for branch in node])
     match node["type"]:
         case "record":
-            return st.fixed_dictionaries({f["name"]: _values(f["type"]) for f in node["fields"]})
+            fields = {f["name"]: _values(f["type"], known) for f in node["fields"]}
+            known[node["name"]] = st.fixed_dictionaries(fields)
+            return known[node["name"]]
         case "array":
-            return st.lists(_values(node["items"]), max_size=3)
+            return st.lists(_values(node["items"], known), max_size=3)
         case "map":
-            return st.dictionaries(st.text(max_size=5), _values(node["values"]), max_size=3)
+            return st.dictionaries(st.text(max_size=5), _values(node["values"], known), max_size=3)
         case "enum":
             return st.sampled_from(node["symbols"])
         case kind:
-            return _values(kind)
+            return _values(kind, known)
 
 
 def rows(table: pa.RecordBatch) -> list[dict[str, Any]]:
