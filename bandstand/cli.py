@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -300,15 +300,23 @@ def snapshot_show(
 
     with stderr.status("reading snapshots"):
         snapshot = load_snapshot(given.settings(), bandit, version)
-    arrays = {array["name"]: array["shape"] for array in snapshot.pop("arrays")}
-    newest = snapshot["newest"]
     described = {
-        **snapshot,
-        "spec": json.loads(snapshot["spec"]),
-        "newest": None if newest is None else iso(newest),
-        "arrays": arrays,
+        **_described(snapshot),
+        "carried": snapshot["carried"] and _described(snapshot["carried"]),
+        "earlier": [_described(part) for part in snapshot["earlier"]],
     }
     Output(as_json=as_json).record(described, f"snapshot of {bandit}")
+
+
+def _described(solution: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a snapshot, or a part of one, for people: shapes for arrays, dates for times."""
+    described = {**solution}
+    if "arrays" in solution:
+        described["arrays"] = {array["name"]: array["shape"] for array in solution["arrays"]}
+        described["spec"] = json.loads(solution["spec"])
+    if solution["newest"] is not None:
+        described["newest"] = iso(solution["newest"])
+    return described
 
 
 @app.command()

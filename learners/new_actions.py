@@ -14,7 +14,7 @@ from bandstand.learners.protocols import Arrays, Policy
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 
-__all__ = ["at_least", "least", "least_shapes", "tried"]
+__all__ = ["at_least", "least", "least_of", "least_shapes", "tried"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,12 +37,17 @@ def least(spec: Spec, statistics: Statistics) -> Arrays:
     return {_NAME: np.where(young, max(spec.floor, spec.new_actions.share), spec.floor)}
 
 
+def least_of(spec: Spec, arrays: Arrays) -> Floats:
+    """Give the least probability of each action in a snapshot of a spec, float64[K]."""
+    lowest = np.full(len(spec.actions), spec.floor)  # it may be widened for a while
+    return np.maximum(lowest, arrays[_NAME]) if _NAME in arrays else lowest
+
+
 def tried(policy: Policy, arrays: Arrays) -> Policy:
     """Give a policy that keeps to what `least` said."""
-    lowest, floor = arrays.get(_NAME), policy.spec.floor
-    if lowest is None or (lowest <= floor).all():
+    raised = least_of(policy.spec, arrays)
+    if (raised <= policy.spec.floor).all():
         return policy
-    raised = np.maximum(lowest, floor)  # a floor may be widened for a while
     return Adjusted(policy, lambda indexes: partial(at_least, lowest=raised[indexes]))
 
 

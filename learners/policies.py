@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from bandstand.errors import StateError
 from bandstand.learners.draw import draw, uniform
 from bandstand.learners.evidence import Evidence, added
+from bandstand.learners.mixture import Mixture
 from bandstand.learners.new_actions import least_shapes, tried
-from bandstand.learners.protocols import Choice, Learner, Policy, Rows, Solution, Solved
+from bandstand.learners.protocols import Arrays, Choice, Learner, Policy, Rows, Solution, Solved
 from bandstand.learners.registry import learner_of, resuming_of
 from bandstand.learners.smoothing import allocation_shapes, smoothed
 from bandstand.learners.statistics import Statistics
+from bandstand.learners.stored import read
+from bandstand.learners.transition import PROMISED, Part, kept, parts
 from bandstand.schemas.spec import Spec
 
 __all__ = [
@@ -31,6 +33,9 @@ __all__ = [
     "solve",
     "uniform",
 ]
+
+_ALL: Final = 1.0 + 1e-9
+"""Weights that add up to 1, but for rounding."""
 
 
 def solve(spec: Spec, statistics: Statistics) -> Solved:
@@ -86,32 +91,45 @@ def policy_from_snapshot(snapshot: Mapping[str, Any]) -> Policy:
     Raises
     ------
     SpecError
-        If its spec isn't one that this version knows.
+        If its spec, or that of an earlier solution, isn't one that this version knows.
     StateError
-        If its arrays don't fit, e.g. because they were cut short.
+        If its arrays don't fit, e.g. because they were cut short, or its weights.
     """
-    spec = Spec.from_canonical(snapshot["spec"])
-    arrays = {array["name"]: _array(array) for array in snapshot["arrays"]}
+    where = f"snapshot {snapshot['version']!r} of bandit {snapshot['bandit']!r}"
+    *earlier, own = parts(snapshot)
+    weights = [part.weight for part in earlier]
+    if not all(0.0 < weight <= 1.0 for weight in weights) or sum(weights) > _ALL:
+        raise StateError(
+            f"{where}: its earlier solutions have the weights {weights}; allowed: above 0, all"
+            " together at most 1"
+        )
+    policy = _solution(own, where)
+    if earlier:
+        spec = Spec.from_canonical(own.spec).at(snapshot["newest"])
+        before = [(part.weight, _solution(part, where)) for part in earlier]
+        policy = Mixture(spec, before, policy)
+    promised = read(snapshot["arrays"]).get(PROMISED)
+    if promised is not None:
+        _check({PROMISED: promised}, {PROMISED: (len(snapshot["actions"]),)}, where)
+    return kept(policy, promised)
+
+
+def _solution(part: Part, where: str) -> Policy:
+    """Make the policy of one solution."""
+    spec, arrays = Spec.from_canonical(part.spec), read(part.arrays)
     learner = learner_of(spec)
     wanted = {**learner.solved_shapes(spec), **least_shapes(spec), **allocation_shapes(spec)}
+    _check(arrays, wanted, where)
+    policy = learner.policy(spec.at(part.newest), Solved(part.parameters, arrays))
+    return tried(smoothed(policy, arrays), arrays)
+
+
+def _check(arrays: Arrays, wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
     for name, shape in wanted.items():
         given = arrays.get(name)
         if given is None or given.shape != shape or not np.isfinite(given).all():
             found = None if given is None else given.shape
             raise StateError(
-                f"snapshot {snapshot['version']!r} of bandit {spec.bandit!r}: array {name!r} has"
-                f" shape {found} or numbers that aren't finite; its spec asks for {shape}"
+                f"{where}: array {name!r} has shape {found} or numbers that aren't finite; its"
+                f" spec asks for {shape}"
             )
-    spec = spec.at(snapshot["newest"])
-    policy = learner.policy(spec, Solved(snapshot["parameters"], arrays))
-    return tried(smoothed(policy, arrays), arrays)
-
-
-def _array(array: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    shape = tuple(array["shape"])
-    if len(array["data"]) != 8 * math.prod(shape):
-        raise StateError(
-            f"array {array['name']!r} has {len(array['data'])} bytes; its shape {shape} asks for"
-            f" {8 * math.prod(shape)}"
-        )
-    return np.frombuffer(array["data"], dtype="<f8").reshape(shape).astype(np.float64)

@@ -30,7 +30,9 @@ NAME: Final = "allocation"
 
 def allocation_shapes(spec: Spec) -> Mapping[str, tuple[int, ...]]:
     """Name the array that a snapshot has beside its solution: none without smoothing."""
-    return {} if spec.smoothing is None else {NAME: (len(spec.actions),)}
+    if spec.smoothing is None or spec.policy.contextual:
+        return {}
+    return {NAME: (len(spec.actions),)}
 
 
 def towards(spec: Spec, wanted: Policy, parent: Policy | None) -> Arrays:
@@ -46,7 +48,7 @@ def towards(spec: Spec, wanted: Policy, parent: Policy | None) -> Arrays:
         The policy of the snapshot before; None for the first one, which goes all the way. Actions
         that it doesn't have begin at 0, those that are gone leave their share to the others.
     """
-    if spec.smoothing is None:
+    if spec.smoothing is None or spec.policy.contextual:
         return {}
     target = wanted.decide({}, spec.actions).probabilities
     if parent is None:

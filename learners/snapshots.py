@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from bandstand.errors import StateError
+from bandstand.learners import transition
 from bandstand.learners.new_actions import least, tried
-from bandstand.learners.policies import Policy, Solved, solve
+from bandstand.learners.policies import Policy, Solved, policy_from_snapshot, solve
 from bandstand.learners.registry import learner_of
 from bandstand.learners.smoothing import towards
 from bandstand.learners.statistics import Statistics
+from bandstand.learners.stored import stored
 from bandstand.schemas.spec import Spec
 
-__all__ = ["build", "newer", "rank", "version_of"]
+__all__ = ["Before", "build", "newer", "rank", "version_of"]
+
+
+class Before(NamedTuple):
+    """What the next snapshot of a spec with smoothing is to be near.
+
+    Parameters
+    ----------
+    snapshot
+        The current one.
+    policy
+        What it holds.
+    """
+
+    snapshot: Mapping[str, Any]
+    policy: Policy
+
+    @classmethod
+    def of(cls, snapshot: Mapping[str, Any]) -> Before:
+        """Read a snapshot; raises as `policy_from_snapshot` does."""
+        return cls(snapshot, policy_from_snapshot(snapshot))
 
 
 def version_of(epoch: int, outcomes: int, digest: str) -> str:
@@ -75,7 +97,7 @@ def build(
     parent: str,
     source_offsets: Mapping[int, int],
     solved: Solved | None = None,
-    before: Policy | None = None,
+    before: Before | None = None,
 ) -> dict[str, Any]:
     """Solve statistics and give them as a record of the snapshot schema.
 
@@ -94,7 +116,7 @@ def build(
     solved
         The statistics' solution, where it is there already.
     before
-        The parent's policy, where the spec bounds how far its allocation moves.
+        The parent, where the spec bounds how far probabilities move.
 
     Raises
     ------
@@ -103,11 +125,13 @@ def build(
     """
     solved = solve(spec, statistics) if solved is None else solved
     arrays = {**solved.arrays, **least(spec, statistics)}
+    mixing = transition.mixes(spec, before and before.snapshot)
     if spec.smoothing is not None:
         policy = learner_of(spec).policy(spec.at(statistics.newest), solved)
-        arrays |= towards(spec, tried(policy, arrays), before)
+        near = None if mixing or before is None else before.policy
+        arrays |= towards(spec, tried(policy, arrays), near)
     digest = statistics.digest()
-    return {
+    snapshot = {
         "bandit": spec.bandit,
         "version": version_of(epoch, statistics.outcomes, digest),
         "epoch": epoch,
@@ -124,12 +148,8 @@ def build(
         "features": list(spec.feature_names),
         "features_hash": spec.features_hash,
         "parameters": dict(solved.parameters),
-        "arrays": [
-            {
-                "name": name,
-                "shape": list(array.shape),
-                "data": array.astype("<f8", copy=False).tobytes(),
-            }
-            for name, array in sorted(arrays.items())
-        ],
+        "arrays": stored(arrays),
+        "carried": None,
+        "earlier": [],
     }
+    return transition.towards(snapshot, before and before.snapshot) if mixing else snapshot

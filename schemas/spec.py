@@ -119,7 +119,7 @@ class Spec(Section):
     widened
         A higher floor for a while.
     smoothing
-        How far a snapshot's probabilities may lie from those of the one before; without context.
+        How far a snapshot's probabilities may lie from those of the one before.
     prior
         What is believed of the actions before any data, instead of the policy's own prior.
     new_actions
@@ -261,18 +261,6 @@ class Spec(Section):
         if not 0.0 <= floor <= most:
             raise ValueError(f"must lie between 0 and 1 / number of actions ({most:g})")
         return floor
-
-    @field_validator("smoothing")
-    @classmethod
-    def _has_an_allocation(
-        cls, smoothing: Smoothing | None, info: ValidationInfo
-    ) -> Smoothing | None:
-        policy = info.data.get("policy")
-        if smoothing is not None and policy is not None and policy.contextual:
-            raise ValueError(
-                f"is for policies without context: {policy.name} decides for each subject apart"
-            )
-        return smoothing
 
     @field_validator("prior")
     @classmethod

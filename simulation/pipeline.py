@@ -7,8 +7,8 @@ from operator import attrgetter
 import pyarrow as pa
 
 from bandstand.learners.drift import acted, look
-from bandstand.learners.policies import Policy, policy_from_snapshot
-from bandstand.learners.snapshots import build
+from bandstand.learners.policies import Policy
+from bandstand.learners.snapshots import Before, build
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec
 
@@ -28,7 +28,7 @@ class Pipeline:
         self.changes = 0
         """Changes of an action's rewards that were found so far."""
         self._statistics = Statistics.empty(spec)
-        self._policy: Policy | None = None
+        self._before: Before | None = None
         self._learned: list[pa.RecordBatch] = []
         self._looked = -1
 
@@ -51,10 +51,10 @@ class Pipeline:
         StateError
             If the spec watches for drift, and river isn't installed.
         """
-        snapshot = build(self.spec, self._statistics, 0, "", {}, before=self._policy)
-        self._policy = policy_from_snapshot(snapshot)
+        snapshot = build(self.spec, self._statistics, 0, "", {}, before=self._before)
+        self._before = Before.of(snapshot)
         self._look()
-        return self._policy
+        return self._before.policy
 
     def _look(self) -> None:
         """Look for changes whenever a step is over, and do what the spec wants done."""

@@ -348,7 +348,9 @@ def _act(made: Published) -> Wanted | None:
 def _refuse_too_wide(made: Published) -> None:
     size = max(len(value) for _, value in made.records if value is not None)
     if size > _MOST_BYTES:
+        earlier = len(made.snapshot["earlier"])
         raise StateError(
             f"the snapshot of {made.bandit!r} has {size} bytes; allowed: {_MOST_BYTES}; give the "
             "bandit fewer features or actions"
+            + (f", or no smoothing (earlier solutions in it: {earlier})" if earlier else "")
         )

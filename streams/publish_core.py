@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from bandstand.errors import EventError, SpecError, StateError
 from bandstand.learners.drift import Change, look
-from bandstand.learners.policies import Policy, Solution, policy_from_snapshot, resume
-from bandstand.learners.snapshots import build, newer, rank, version_of
+from bandstand.learners.policies import Solution, resume
+from bandstand.learners.snapshots import Before, build, newer, rank, version_of
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.topics import artifact_key, pointer_key
 from bandstand.schemas.wire import Wire
@@ -227,13 +227,13 @@ class PublishCore:
         in_force = self._in_force.get(bandit)
         return in_force is not None and in_force.spec.smoothing is not None
 
-    def _before(self, bandit: str, shelf: _Shelf) -> Policy | None:
-        """Give the policy that the next one is to be near."""
+    def _before(self, bandit: str, shelf: _Shelf) -> Before | None:
+        """Give the snapshot that the next one is to be near."""
         if not shelf.current or not self._smooths(bandit):
             return None
         try:
             snapshot = self._wire.loads("snapshot", shelf.values[shelf.current])
-            return policy_from_snapshot(snapshot)
+            return Before.of(snapshot)
         except (KeyError, EventError, SpecError, StateError) as error:
             raise StateError(
                 f"the current snapshot {shelf.current!r} of {bandit!r} can't be read, so the next"

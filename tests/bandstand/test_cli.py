@@ -12,7 +12,12 @@ import typer
 
 from bandstand import __version__, cli
 from bandstand.local import Kafka
+from bandstand.schemas.topics import TopicNames, artifact_key
+from bandstand.schemas.wire import wire_from
+from bandstand.settings import load_settings
 from tests.bandstand.calling import Call, Result
+from tests.schemas.golden import EXAMPLES
+from tests.streams.given import given_records
 
 
 def _commands(app: typer.Typer, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -137,6 +142,24 @@ def test_topics_create_and_check(kafka: Kafka, call: Call) -> None:
     assert call("topics", "check") == Result(
         0, "", "findings: nothing\ntopics are as they must be\n"
     )
+
+
+def test_snapshot_show_describes_every_solution(kafka: Kafka, call: Call) -> None:
+    """Shapes for arrays and dates for times, in the record and in the solutions that it carries."""
+    del kafka
+    assert call("topics", "create").code == 0
+    record, settings = EXAMPLES["snapshot"], load_settings()
+    key = artifact_key(record["bandit"], record["version"])
+    artifact = key, wire_from(settings).dumps("snapshot", record)
+    given_records(settings, TopicNames(settings.topics.prefix).snapshots, artifact)
+    code, out, _ = call("snapshot", "show", "homepage", record["version"], "--json")
+    assert code == 0
+    shown = json.loads(out)
+    (part,) = shown["earlier"]
+    assert (part["weight"], part["newest"], part["spec"]) == (0.75, None, {})
+    assert shown["arrays"] == part["arrays"] == {"mean": [1]}
+    assert shown["newest"] == "2023-11-14T22:13:20.123+00:00"
+    assert shown["carried"]["newest"] == "2023-11-14T22:13:20.122+00:00"
 
 
 def test_apply_tells_the_epoch(kafka: Kafka, call: Call, tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from bandstand.errors import SpecError
-from bandstand.learners.policies import Policy, policy_from_snapshot
-from bandstand.learners.snapshots import build
+from bandstand.learners.snapshots import Before, build
 from bandstand.learners.statistics import Statistics
 from bandstand.schemas.spec import Spec, parse_spec
 from tests.learners.given import batch, outcome
@@ -31,15 +30,15 @@ def spec_of(actions: list[str] = ACTIONS, **more: Any) -> Spec:
     )
 
 
-def policy_of(spec: Spec, records: list[dict[str, Any]], before: Policy | None = None) -> Policy:
-    """Give the policy of a snapshot after some outcomes."""
+def after(spec: Spec, records: list[dict[str, Any]], before: Before | None = None) -> Before:
+    """Give a snapshot after some outcomes, and its policy."""
     statistics = Statistics.empty(spec).update(batch(records))
-    return policy_from_snapshot(build(spec, statistics, 0, "", {}, before=before))
+    return Before.of(build(spec, statistics, 0, "", {}, before=before))
 
 
-def allocation(policy: Policy) -> Any:
+def allocation(made: Before) -> Any:
     """Give the probabilities of all actions."""
-    return policy.decide({}, policy.spec.actions).probabilities
+    return made.policy.decide({}, made.policy.spec.actions).probabilities
 
 
 CLICKS = [outcome("green", [1.0])] * 50 + [outcome("red")] * 50 + [outcome("blue")] * 50
@@ -48,42 +47,43 @@ CLICKS = [outcome("green", [1.0])] * 50 + [outcome("red")] * 50 + [outcome("blue
 def test_it_comes_to_what_the_policy_wants_step_by_step() -> None:
     """Each snapshot moves by 0.1 at most, in a straight line, and arrives."""
     spec = spec_of(floor=0.01)
-    plain = policy_of(spec_of(floor=0.01, smoothing=None), CLICKS)
-    policy = policy_of(spec, [])
-    assert np.allclose(allocation(policy), 1 / 3)  # the first goes all the way to the prior's
-    steps = [allocation(policy)]
+    plain = after(spec_of(floor=0.01, smoothing=None), CLICKS)
+    made = after(spec, [])
+    assert np.allclose(allocation(made), 1 / 3)  # the first goes all the way to the prior's
+    steps = [allocation(made)]
     for _ in range(7):
-        policy = policy_of(spec, CLICKS, policy)
-        steps.append(allocation(policy))
+        made = after(spec, CLICKS, made)
+        steps.append(allocation(made))
     moves = np.diff(steps, axis=0)
     assert np.abs(moves).max() <= 0.1 + 1e-12
     assert np.allclose(moves[0], moves[1])
     assert np.allclose(steps[-1], allocation(plain), rtol=0, atol=1e-12)
     assert np.allclose(np.sum(steps, axis=1), 1.0, rtol=0, atol=1e-12)
     assert np.isclose(steps[1][1], 1 / 3 + 0.1)
-    assert (policy.decide({}, ["blue"]).scores == plain.decide({}, ["blue"]).scores).all()
+    ours, theirs = (each.policy.decide({}, ["blue"]) for each in (made, plain))
+    assert (ours.scores == theirs.scores).all()
 
 
 def test_some_actions_share_what_they_have() -> None:
     """Eligible ones keep their proportions, and the floor."""
     spec = spec_of(floor=0.01)
-    policy = policy_of(spec, CLICKS, policy_of(spec, []))
-    whole = allocation(policy)
-    two = policy.decide({}, ["blue", "green"]).probabilities
+    made = after(spec, CLICKS, after(spec, []))
+    whole = allocation(made)
+    two = made.policy.decide({}, ["blue", "green"]).probabilities
     assert np.allclose(two, whole[[2, 1]] / whole[[2, 1]].sum())
-    assert policy.decide({}, ["blue"]).probabilities.tolist() == [1.0]
+    assert made.policy.decide({}, ["blue"]).probabilities.tolist() == [1.0]
 
 
 def test_actions_come_and_go() -> None:
     """A new one begins at 0, moves up by 0.1; the share of one that is gone goes to the others."""
-    before = policy_of(spec_of(), CLICKS)
+    before = after(spec_of(), CLICKS)
     assert allocation(before)[1] > 0.99
     good = [*CLICKS, *[outcome("grey", [1.0])] * 900]
-    more = policy_of(spec_of([*ACTIONS, "grey"]), good, before)
+    more = after(spec_of([*ACTIONS, "grey"]), good, before)
     assert np.isclose(np.abs(allocation(more) - [*allocation(before), 0.0]).max(), 0.1)
-    fewer = policy_of(spec_of(["blue", "red"]), [], before)
+    fewer = after(spec_of(["blue", "red"]), [], before)
     assert np.allclose(allocation(fewer), 0.5, rtol=0, atol=0.45)
-    other = policy_of(spec_of(["x", "y"]), [], before)
+    other = after(spec_of(["x", "y"]), [], before)
     assert np.allclose(allocation(other), 0.5)
 
 
@@ -108,12 +108,12 @@ def test_least_probabilities_come_first(
     actions: list[str], more: dict[str, Any], least: dict[str, float]
 ) -> None:
     """A floor and the share of a new action hold at once; nothing moves by more than they ask."""
-    before = policy_of(spec_of(), CLICKS)
+    before = after(spec_of(), CLICKS)
     assert allocation(before)[1] > 0.99
     spec = spec_of(actions, **more)
     learned = Statistics.empty(spec).update(batch(CLICKS))
     snapshot = build(spec, learned, 0, "", {}, before=before)
-    now = allocation(policy_from_snapshot(snapshot))
+    now = allocation(Before.of(snapshot))
     for action, probability in least.items():
         assert now[actions.index(action)] == pytest.approx(probability)
     [smooth] = [a["data"] for a in snapshot["arrays"] if a["name"] == "allocation"]
@@ -125,18 +125,17 @@ def test_least_probabilities_come_first(
 def test_the_way_back_from_a_share_is_bounded() -> None:
     """Once an action has had its outcomes, what it had by promise goes step by step."""
     spec = spec_of(MORE, new_actions={"share": 0.25, "outcomes": 50})
-    young = policy_of(spec, CLICKS, policy_of(spec_of(), CLICKS))
+    young = after(spec, CLICKS, after(spec_of(), CLICKS))
     assert np.isclose(allocation(young)[3], 0.25)
-    tried = policy_of(spec, [*CLICKS, *[outcome("grey")] * 50], young)
+    tried = after(spec, [*CLICKS, *[outcome("grey")] * 50], young)
     assert np.isclose(allocation(tried)[3], 0.15)
     assert np.abs(allocation(tried) - allocation(young)).max() <= 0.1 + 1e-12
 
 
-def test_it_is_refused_with_context() -> None:
-    """Where each subject has probabilities of its own there is no one allocation."""
+def test_a_bound_that_is_none_is_refused() -> None:
+    """With what is allowed."""
     text = "{bandit: b, actions: [x], policy: {name: lin_ucb}, reward: {name: r}, smoothing: {S}}"
     for section, message in (
-        ("most_change: 0.1", "is for policies without context: lin_ucb decides for each subject"),
         ("most_change: 0", "should be greater than 0"),
         ("most: 1", "unknown key; allowed: most_change"),
     ):

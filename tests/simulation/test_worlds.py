@@ -25,7 +25,7 @@ def spec_of(policy: str, more: str = "", bandit: str = "b") -> Spec:
     ("policy", "more"),
     [
         ("uniform", ""),
-        ("linear_thompson", ""),
+        ("linear_thompson", "smoothing: {most_change: 0.3}"),
         ("ucb1", "smoothing: {most_change: 0.1}"),
         (
             "beta_thompson",

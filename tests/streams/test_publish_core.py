@@ -145,6 +145,29 @@ def test_an_allocation_moves_on_from_the_current_snapshot() -> None:
     assert moves[1] > 0.04
 
 
+def test_a_mixture_goes_on_from_the_current_snapshot() -> None:
+    """A publisher that begins anew gives what the one before would have given, to the bit."""
+    fields = given_spec().model_dump(mode="json")
+    smooth = InForce(Spec.model_validate({**fields, "smoothing": {"most_change": 0.3}}), 9)
+    core = _core()
+    core.follow({"home": smooth}, ["home"])
+    records, weights = list[tuple[bytes, bytes | None]](), []
+    for count in (0, 10, 20, 30, 40, 50, 60):
+        begun = _core()
+        begun.follow({"home": smooth}, ["home"])
+        for key, value in records:
+            begun.take_snapshot(key, value)
+        for each in (core, begun):
+            if count:
+                _take(each, _sums(count, 0, smooth))
+        published = _publish(core)
+        assert _publish(begun).snapshot == published.snapshot
+        records += published.records
+        weights.append([part["weight"] for part in published.snapshot["earlier"]])
+    rounded = [[round(weight, 9) for weight in each] for each in weights]
+    assert rounded == [[], [0.7], [0.4], [0.1], [], [0.7], [0.4]]
+
+
 def test_a_current_snapshot_that_this_version_cannot_read_is_named() -> None:
     """As of a learner that isn't installed any more: the one that was to be near it isn't made."""
     fields = given_spec().model_dump(mode="json")

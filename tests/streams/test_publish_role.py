@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -303,19 +304,29 @@ def test_one_bandit_that_breaks_stops_no_other(settings: Settings, tmp_path: Pat
     assert specs_in_force(settings)["wide"] == before["wide"]
 
 
+def _is_of(settings: Settings, bandit: str, epoch: int) -> bool:
+    """Whether a bandit's current snapshot is one of an epoch."""
+    return bool(load_snapshot(settings, bandit)["epoch"] == epoch)
+
+
 def test_smoothing_that_comes_later_begins_at_the_current_snapshot(
     settings: Settings, tmp_path: Path
 ) -> None:
     """A publisher that passed over what the next one is to be near reads it again."""
-    fields = given_spec("smooth").model_dump(mode="json")
-    fields |= {"features": [], "policy": {"name": "beta_thompson"}}
+    mixed = given_spec("mixed").model_dump(mode="json")
+    smooth = {**mixed, "bandit": "smooth", "features": [], "policy": {"name": "beta_thompson"}}
     with RoleProcess("publish", settings, tmp_path) as role:
-        apply_spec(settings, Spec.model_validate(fields))
+        for fields in (smooth, mixed):
+            apply_spec(settings, Spec.model_validate(fields))
         until(lambda: _outcomes_of_current(settings, "smooth") == 0)
-        epoch = apply_spec(
-            settings, Spec.model_validate({**fields, "smoothing": {"most_change": 0.1}})
-        )
-        until(lambda: load_snapshot(settings, "smooth")["epoch"] == epoch)
+        until(lambda: _outcomes_of_current(settings, "mixed") == 0)
+        first = load_snapshot(settings, "mixed")
+        for fields in (smooth, mixed):
+            bound = {**fields, "smoothing": {"most_change": 0.1}}
+            epoch = apply_spec(settings, Spec.model_validate(bound))
+            until(partial(_is_of, settings, str(fields["bandit"]), epoch))
         assert role.stop() < 5
     arrays = {array["name"] for array in load_snapshot(settings, "smooth")["arrays"]}
     assert "allocation" in arrays
+    (part,) = load_snapshot(settings, "mixed")["earlier"]
+    assert (part["version"], part["weight"]) == (first["version"], 0.9)
