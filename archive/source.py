@@ -25,7 +25,7 @@ from confluent_kafka import (
 from bandstand import clients
 from bandstand.durations import milliseconds
 from bandstand.errors import BrokerError, LogGapError
-from bandstand.kafka import broker_errors, consumer_config, partition_count
+from bandstand.kafka import broker_errors, consumer_config, is_passing, partition_count
 from bandstand.logs import get_logger
 from bandstand.settings import Settings
 from bandstand.streams.join_types import Record
@@ -200,8 +200,7 @@ class Source:
         return result.result(0)
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        with broker_errors("looking up where the archive stands"):
-            committed = consumer.committed(partitions, timeout=_LOOKUP_S)
+        committed = self._committed(consumer, partitions)
         marks = {}
         for at in committed:
             known = at.offset >= 0
@@ -215,6 +214,21 @@ class Source:
         self._fresh |= marks.keys()
         self._tell_assigned(marks)
         _log.info("partitions assigned", count=len(marks), owned=len(self._owned))
+
+    def _committed(
+        self, consumer: Consumer, partitions: list[TopicPartition]
+    ) -> list[TopicPartition]:
+        """Look up where the archive stands, again where the broker knows it a moment later only."""
+        bound = time.monotonic() + _ANSWER_S
+        while True:
+            try:
+                with broker_errors("looking up where the archive stands"):
+                    return consumer.committed(partitions, timeout=_LOOKUP_S)
+            except BrokerError as error:
+                if not error.passing or self._stop.is_set() or time.monotonic() > bound:
+                    raise
+                _log.warning("looks up again where the archive stands", problem=str(error))
+                time.sleep(_STEP_S)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         del consumer
@@ -238,7 +252,7 @@ class Source:
                 f"({error.str()}); raise topics.retention; to go on behind the gap, set the offset "
                 f"of group {self._group!r} with kafka-consumer-groups --reset-offsets"
             )
-        passing = error.retriable() or error.code() == KafkaError._MAX_POLL_EXCEEDED
+        passing = is_passing(error) or error.code() == KafkaError._MAX_POLL_EXCEEDED
         if error.fatal() or not passing:
             raise BrokerError(f"reading {where}: {error}")
         _log.warning("read failed, trying on", topic=message.topic(), error=error.str())

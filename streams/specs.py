@@ -45,7 +45,8 @@ __all__ = [
 _log = get_logger(__name__)
 _READ_S = 30.0
 _TRY_S = 30.0
-_PAUSE_S = 0.1
+_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.2
+"""Before another try: longer each time, lest many fence each other off for ever."""
 
 
 def apply_spec(
@@ -104,7 +105,7 @@ def apply(
         settings.lane(one.spec.lane)
     specs.look()
     written: dict[str, int] = {}
-    deadline = time.monotonic() + _TRY_S
+    deadline, pause = time.monotonic() + _TRY_S, _PAUSE_S
     while not written and any(one.is_due(specs.current) for one in wanted):
         try:
             written = _write(settings, specs, wanted, author)
@@ -115,7 +116,8 @@ def apply(
                 raise BrokerError(
                     f"applying specs, for {_TRY_S:g} s: {error}; try again", passing=True
                 ) from error
-            time.sleep(random.uniform(0, _PAUSE_S))
+            time.sleep(random.uniform(0, pause))
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
             specs.look()  # shows what was written, if it was
     epochs = {bandit: in_force.epoch for bandit, in_force in specs.current.items()} | written
     return [epochs.get(one.spec.bandit, -1) for one in wanted]
