@@ -8,6 +8,7 @@ import pytest
 
 from bandstand.errors import BrokerError
 from bandstand.kafka import TopicReader
+from bandstand.local import Kafka
 from bandstand.schemas.codec import current
 from bandstand.schemas.definitions import WriterSchema
 from bandstand.schemas.spec import Spec
@@ -16,8 +17,9 @@ from bandstand.schemas.wire import Wire
 from bandstand.serving.encoding import Layouts
 from bandstand.serving.subscriber import Subscriber
 from bandstand.settings import Settings
-from tests.serving.given import WIRE, Publisher, snapshot
-from tests.waiting import until
+from bandstand.streams.topics import create
+from tests.serving.given import WIRE, Publisher, settings_for, snapshot
+from tests.waiting import PATIENCE_S, until
 
 IDS = {"snapshot": 7, "snapshot_pointer": 8}
 
@@ -42,9 +44,11 @@ class FlakyRegistry:
 
 
 def test_a_registry_that_is_away_delays_a_snapshot_and_loses_none(
-    settings: Settings, own_homepage: Spec
+    bandstand_kafka: Kafka, bandstand_prefix: str, own_homepage: Spec
 ) -> None:
     """Pointer and artifact are read again until the registry has answered."""
+    settings = settings_for(bandstand_kafka.bootstrap_servers, bandstand_prefix)
+    create(settings)  # topics of its own: who has no registry can't read what this writes
     registry = FlakyRegistry()
     wire, record, bandit = Wire.confluent(registry), snapshot(own_homepage), own_homepage.bandit
     publisher = Publisher(settings)
@@ -52,7 +56,7 @@ def test_a_registry_that_is_away_delays_a_snapshot_and_loses_none(
     pointer = {"bandit": bandit, "version": record["version"]}
     publisher.write(pointer_key(bandit), wire.dumps("snapshot_pointer", pointer))
     subscriber = Subscriber(settings, wire, {}, Layouts(), time.time)
-    assert subscriber.wait(bandit, 20)
+    assert subscriber.wait(bandit, PATIENCE_S)
     subscriber.close(5)
     assert registry.refused == set(IDS)
     assert subscriber.models[bandit].version == record["version"]
@@ -71,6 +75,6 @@ def test_a_snapshot_is_not_live_before_all_ends_are_seen(
     until(lambda: bandit in subscriber.models)
     assert not subscriber.wait(bandit, 0.5)
     seen.set()
-    assert subscriber.wait(bandit, 20)
+    assert subscriber.wait(bandit, PATIENCE_S)
     assert subscriber.live_until > time.monotonic()
     subscriber.close(5)
