@@ -48,8 +48,8 @@ _BANDITS = ("open_bandit", "open_bandit_broken", "digits", "digits_uniform")
 _ROUNDS = 10_000
 _CLICKS = 38
 _BROKEN = 20
-_TICKING_S = 45.0
-_CLOSING_S = 60.0
+_TICKING_S = 120.0
+_CLOSING_S = 180.0
 _DIGITS_RATE = 450.0
 
 _EXPECTED = {

@@ -24,7 +24,7 @@ from bandstand.streams.topics import create
 
 __all__ = ["Stage", "await_that", "open_stage"]
 
-_STOP_S = 15.0
+_STOP_S = 60.0
 _PREFIX = "demo."
 
 
