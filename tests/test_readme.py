@@ -43,7 +43,9 @@ def clean_environment() -> dict[str, str]:
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
 
 
-def sh(command: str, folder: Path, environment: Mapping[str, str], seconds: float = 60) -> str:
+def sh(
+    command: str, folder: Path, environment: Mapping[str, str], seconds: float = PATIENCE_S
+) -> str:
     """Run a command as a user's shell does; fail with all that it said."""
     done = subprocess.run(
         ["bash", "-c", command],
@@ -93,7 +95,7 @@ def test_the_readme_takes_a_new_user_from_a_spec_to_a_decision(tmp_path: Path) -
     up, into_shell, create, apply, run = commands(text["shell"])
     bare = clean_environment()
     try:
-        sh(up, tmp_path, bare, seconds=120)
+        sh(up, tmp_path, bare, seconds=3 * PATIENCE_S)
         environment = {**bare, **exports(sh("bandstand dev env", tmp_path, bare))}
         assert into_shell == 'eval "$(bandstand dev env)"'
         sh(create, tmp_path, environment)
@@ -128,7 +130,7 @@ def test_make_demo_gives_its_figures_and_leaves_nothing_running(tmp_path: Path) 
     for path in ROOT.iterdir():
         if path.name not in ("build", ".git"):
             (tree / path.name).symlink_to(path)
-    sh(demo, tree, clean_environment(), seconds=300)
+    sh(demo, tree, clean_environment(), seconds=10 * PATIENCE_S)
     summary = json.loads((tree / "build/demo/summary.json").read_text())
     assert summary["open_bandit"]["joined"] == 38
     assert summary["open_bandit_broken"]["dead_letters"] == 20

@@ -8,6 +8,8 @@ from typing import Any
 
 PATIENCE_S = 120.0
 """Long, for it costs time in a test that fails only; how quick things are is for benchmarks."""
+STOPS_WITHIN_S = 15.0
+"""What docker-compose.yml gives a role that is told to stop; on a quiet machine it takes one."""
 
 
 def until(

@@ -210,7 +210,7 @@ class RunningArchive:
         if found is None:
             return 0, ""
         try:
-            with urllib.request.urlopen(found[1] + path, timeout=5) as answer:
+            with urllib.request.urlopen(found[1] + path, timeout=PATIENCE_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

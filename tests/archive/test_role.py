@@ -32,7 +32,7 @@ from tests.archive.given import (
     tick,
 )
 from tests.archive.test_objects import size
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, STOPS_WITHIN_S, until
 
 DIES_BEFORE_THE_SECOND_COMMIT = """
 import os, signal
@@ -41,6 +41,15 @@ def die(self, marks, commit=source.Source.commit):
         os.kill(os.getpid(), signal.SIGKILL)
     return commit(self, marks)
 source.Source.commit = die
+"""
+FINDS_ITS_COORDINATOR_LATE = """
+from confluent_kafka import KafkaError, KafkaException
+from bandstand.clients import Consumer
+ask = Consumer.committed
+def fail_once(self, *places, **options):
+    Consumer.committed = ask
+    raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+Consumer.committed = fail_once
 """
 
 
@@ -103,7 +112,7 @@ def test_all_topics_are_archived_and_duckdb_reads_them(
         archive.wait_ready()
         held = sum(map(size, everything))
         until(lambda: buffered(archive) == held)
-        assert archive.stop() < 5
+        assert archive.stop() < STOPS_WITHIN_S
     for log in logs:
         assert holds(settings, log), archive.log
         download(settings, log.topic, tmp_path / "s3")
@@ -143,14 +152,14 @@ def test_a_kill_loses_nothing_and_doubles_nothing(
     left = file_count(settings, log)
     assert left in (1, 2)
     with RunningArchive(settings, tmp_path) as second:
-        until(lambda: file_count(settings, log) >= 6)
+        until(lambda: second.log.count("file found") >= left and file_count(settings, log) >= 6)
         second.process.kill()
         second.process.wait()
     assert second.log.count("file found") == left
     with RunningArchive(settings, tmp_path) as third:
         log.write(0, *some_decisions(50, 1_030))
         until(lambda: holds(settings, log))
-        assert third.stop() < 5
+        assert third.stop() < STOPS_WITHIN_S
     assert file_count(settings, log) >= 22
     download(settings, log.topic, tmp_path / "s3")
     assert query(
@@ -165,6 +174,7 @@ def test_a_store_that_is_down_is_waited_for(
     """It says so, keeps its place in the group, still ends in time, and loses nothing."""
     with SeaweedFS(tmp_path / "store") as s3:
         limits = {"max_rows": 100, "max_age": "100ms", "request_timeout": "500ms"}
+        limits |= {"session_timeout": "20s"}  # or a busy machine costs it its place
         settings = given_settings(bandstand_kafka, s3, bandstand_prefix, limits)
         topics.create(settings)
         log = decisions_log(settings)
@@ -187,13 +197,13 @@ def test_a_store_that_is_down_is_waited_for(
             s3.kill()
             log.write(1, *some_decisions(50, 50))
             until(lambda: archive.get("/readyz")[0] == 503)
-            assert archive.stop() < 5
+            assert archive.stop() < STOPS_WITHIN_S
         with RunningArchive(settings, tmp_path / "2") as archive:
             until(lambda: "storage is down" in archive.log)
             assert archive.get("/readyz")[0] == 503
             s3.restart()
             until(lambda: holds(settings, log))
-            assert archive.stop() < 5
+            assert archive.stop() < STOPS_WITHIN_S
 
 
 def members(settings: Settings) -> int:
@@ -223,10 +233,10 @@ def test_partitions_move_between_workers_without_a_seam(
         with RunningArchive(settings, tmp_path / "2") as second:
             until(lambda: write(1) and second.get("/readyz")[0] == 200)
             write(3)
-            assert first.stop() < 5
+            assert first.stop() < STOPS_WITHIN_S
             write(3)
             until(lambda: holds(settings, log))
-            assert second.stop() < 5
+            assert second.stop() < STOPS_WITHIN_S
     assert "partitions revoked" in first.log
 
 
@@ -242,11 +252,25 @@ def test_a_broker_that_hangs_does_not_hold_up_the_end(
         until(lambda: buffered(archive) > 0)
         bandstand_kafka.pause()
         try:
-            assert archive.stop() < 5
+            assert archive.stop() < STOPS_WITHIN_S
         finally:
             bandstand_kafka.resume()
     assert "the next run reads them" in archive.log
     assert file_count(settings, log) == 0
+
+
+def test_a_group_that_its_broker_does_not_know_yet_is_asked_again(
+    bandstand_kafka: Kafka, bandstand_s3: SeaweedFS, bandstand_prefix: str, tmp_path: Path
+) -> None:
+    """So a broker answers that has just started."""
+    settings = given_settings(bandstand_kafka, bandstand_s3, bandstand_prefix, {"max_age": "100ms"})
+    topics.create(settings)
+    log = decisions_log(settings)
+    log.write(0, *some_decisions(10))
+    with RunningArchive(settings, tmp_path, FINDS_ITS_COORDINATOR_LATE) as archive:
+        until(lambda: holds(settings, log) or archive.process.poll() is not None)
+        assert archive.stop() < STOPS_WITHIN_S
+    assert "looks up again" in archive.log
 
 
 def test_records_gone_before_they_were_archived_stop_the_role(

@@ -75,7 +75,7 @@ def _event(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
 
 
 def _wait_until_ready(url: str) -> None:
-    until(lambda: requests.get(url + "/readyz", timeout=5).status_code == 200)
+    until(lambda: requests.get(url + "/readyz", timeout=PATIENCE_S).status_code == 200)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -96,7 +96,7 @@ def test_a_role_that_dies_does_nothing_more(started: list[subprocess.Popen[str]]
     """`die` logs the cause and ends the process: no `finally`, no exit handler, exit code 70."""
     process = _start(DYING, started)
     assert "offset 7 is gone" in _event(process, "role dies")["error"]
-    out, _ = process.communicate(timeout=10)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (70, "")
 
 

@@ -10,6 +10,7 @@ import requests
 from bandstand.errors import SettingsError
 from bandstand.settings import WebSettings
 from bandstand.web import Health, WebServer
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def server(health: Health, calls: list[str]) -> Iterator[WebServer]:
 
 
 def _get(server: WebServer, path: str) -> requests.Response:
-    return requests.get(server.url + path, timeout=5)
+    return requests.get(server.url + path, timeout=PATIENCE_S)
 
 
 def test_ready_and_healthy_are_two_things(server: WebServer, health: Health) -> None:
@@ -70,17 +71,17 @@ def test_metrics_are_prometheus_text(server: WebServer) -> None:
 
 def test_an_action_is_done_by_post_only(server: WebServer, calls: list[str]) -> None:
     """A POST acts once; a GET of the same path does nothing; unknown paths name the known."""
-    assert requests.post(server.url + "/clock/accept", timeout=5).text == "done\n"
+    assert requests.post(server.url + "/clock/accept", timeout=PATIENCE_S).text == "done\n"
     assert _get(server, "/clock/accept").status_code == 404
     assert calls == ["accepted"]
-    unknown = requests.post(server.url + "/clock", timeout=5)
+    unknown = requests.post(server.url + "/clock", timeout=PATIENCE_S)
     assert (unknown.status_code, unknown.text) == (404, "known: /clock/accept /fail\n")
     assert "/metrics" in _get(server, "/").text
 
 
 def test_an_action_that_fails_says_so(server: WebServer) -> None:
     """An error in an action is an answer, with its text, and the server goes on."""
-    answer = requests.post(server.url + "/fail", timeout=5)
+    answer = requests.post(server.url + "/fail", timeout=PATIENCE_S)
     assert answer.status_code == 500
     assert "ValueError" in answer.text
     assert _get(server, "/metrics").status_code == 200

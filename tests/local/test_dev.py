@@ -13,6 +13,7 @@ import pytest
 from bandstand.errors import ServerError
 from bandstand.local import SeaweedFS, dev
 from bandstand.local.processes import Process
+from tests.waiting import PATIENCE_S
 
 UP = "import sys; from bandstand.local import dev; print(dev.up(sys.argv[1]).started)"
 
@@ -26,7 +27,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def _up_in_another_process(folder: Path) -> str:
     command = [sys.executable, "-c", UP, str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=True
+    ).stdout
 
 
 def test_servers_stay_until_down(folder: Path) -> None:

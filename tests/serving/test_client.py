@@ -9,7 +9,7 @@ from confluent_kafka import Message
 
 from bandstand.errors import DecisionError
 from bandstand.learners.policies import draw, policy_from_snapshot
-from bandstand.role import Role
+from bandstand.role import Role, persist
 from bandstand.schemas.spec import Spec
 from bandstand.schemas.topics import TopicNames, artifact_key
 from bandstand.serving import Decision
@@ -41,7 +41,7 @@ def test_a_decision_comes_from_the_live_snapshot_and_is_logged_as_returned(
     """The record in Kafka says what the service got, why, and how to draw it again."""
     version = Publisher(settings).publish(snapshot(own_shop))
     with client(settings) as it:
-        it.wait_ready(own_shop.bandit)
+        it.wait_ready(own_shop.bandit, PATIENCE_S)
         decision = it.decide(own_shop.bandit, "user-17", AGE_41, ["high", "low"])
         assert it.flush(PATIENCE_S) == 0
     message = logged(settings, decision)
@@ -74,7 +74,7 @@ def test_the_same_seed_decides_the_same(settings: Settings, own_homepage: Spec) 
     Publisher(settings).publish(snapshot(own_homepage, 3))
     seeds = iter([11, 12, 13, 11, 12, 13])
     with client(settings, seeds=lambda: next(seeds)) as it:
-        it.wait_ready(own_homepage.bandit)
+        it.wait_ready(own_homepage.bandit, PATIENCE_S)
         actions = [it.decide(own_homepage.bandit, "user").action for _ in range(6)]
     assert actions[:3] == actions[3:]
 
@@ -110,7 +110,7 @@ def test_snapshots_swap_whole_under_concurrent_decisions(
             mine.append(it.decide(own_homepage.bandit, "user"))
 
     with client(settings) as it:
-        it.wait_ready(own_homepage.bandit)
+        it.wait_ready(own_homepage.bandit, PATIENCE_S)
         threads = [threading.Thread(target=decide, args=(mine,)) for mine in seen]
         for thread in threads:
             thread.start()
@@ -137,7 +137,7 @@ def test_a_client_that_starts_late_begins_with_the_current_snapshot(
     versions = [publisher.publish(snapshot(own_homepage, outcomes)) for outcomes in range(5)]
     publisher.point(own_homepage.bandit, versions[2], reason="4 sells nothing")
     with client(settings) as it:
-        it.wait_ready(own_homepage.bandit)
+        it.wait_ready(own_homepage.bandit, PATIENCE_S)
         assert it.decide(own_homepage.bandit, "user").version == versions[2]
         newest = publisher.publish(snapshot(own_homepage, 9))
         until(lambda: it.decide(own_homepage.bandit, "user").version == newest)
@@ -149,7 +149,7 @@ def test_a_broken_snapshot_leaves_the_last_good_one(settings: Settings, own_home
     good, broken = snapshot(own_homepage, 1), snapshot(own_homepage, 2)
     with client(settings) as it:
         publisher.publish(good)
-        it.wait_ready(own_homepage.bandit)
+        it.wait_ready(own_homepage.bandit, PATIENCE_S)
         broken["arrays"][0]["data"] = b"\x00" * 5
         publisher.publish(broken)
         until(lambda: it.decide(own_homepage.bandit, "user").fallback == "last_good")
@@ -172,7 +172,7 @@ def test_the_ladder_from_a_file_to_live(
     with client(settings) as it:
         with pytest.raises(DecisionError, match="call wait_ready first"):
             it.save_snapshot(own_shop.bandit, file)
-        it.wait_ready(own_homepage.bandit)
+        it.wait_ready(own_homepage.bandit, PATIENCE_S)
         it.save_snapshot(own_homepage.bandit, file)
     empty = settings.model_copy(
         update={"topics": settings.topics.model_copy(update={"prefix": "none."})}
@@ -187,7 +187,7 @@ def test_the_ladder_from_a_file_to_live(
         ):
             it.wait_ready(own_homepage.bandit, timeout=0)
     with client(settings, bootstrap=file) as it:
-        it.wait_ready(own_homepage.bandit)
+        it.wait_ready(own_homepage.bandit, PATIENCE_S)
         assert it.decide(own_homepage.bandit, "user").fallback == "live"
 
 
@@ -197,7 +197,7 @@ def test_waiting_in_vain_says_what_is_missing(
     """The error names the bandit, the known ones and what to do."""
     Publisher(settings).publish(snapshot(own_shop))
     with client(settings) as it:
-        it.wait_ready(own_shop.bandit)
+        it.wait_ready(own_shop.bandit, PATIENCE_S)
         with pytest.raises(
             DecisionError,
             match=rf"came within 0.1 s; .*{own_shop.bandit}.*topic has none of it.*publish",
@@ -212,12 +212,13 @@ def test_a_spec_that_is_applied_becomes_a_live_decision(settings: Settings, own_
     unique = {"group": f"publish.{own_shop.bandit}"}
     settings = settings.model_copy(update={"publish": PublishSettings.model_validate(unique)})
     role = Role("publish", settings)
-    publisher = threading.Thread(target=RealPublisher(role).run)
+    role.health.started()
+    publisher = threading.Thread(target=persist, args=(role, lambda: RealPublisher(role).run()))
     publisher.start()
     try:
         with client(settings) as it:
             epoch = apply_spec(settings, own_shop)
-            it.wait_ready(own_shop.bandit, timeout=20)
+            it.wait_ready(own_shop.bandit, PATIENCE_S)
             decision = it.decide(own_shop.bandit, "user", AGE_41)
     finally:
         role.stop.set()

@@ -16,6 +16,7 @@ from bandstand.errors import DecisionError, StateError
 from bandstand.serving import Client
 from bandstand.serving.bootstrap import write_snapshot
 from tests.serving.given import HOMEPAGE, NOWHERE, client, settings_for, snapshot
+from tests.waiting import PATIENCE_S
 
 SETTINGS = settings_for(NOWHERE)
 
@@ -130,7 +131,7 @@ with client(settings_for(NOWHERE)) as it:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert "forked from the one that made it" in done.stdout
 

@@ -51,7 +51,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_decision(
     """Decisions go on from the last good snapshot, and reach Kafka when it is there again."""
     version = Publisher(own_settings).publish(snapshot(HOMEPAGE, 4))
     with client(own_settings) as it:
-        it.wait_ready("homepage")
+        it.wait_ready("homepage", PATIENCE_S)
         decisions = decide_until(it, "live")
         own_kafka.kill()
         decisions += decide_until(it, "last_good")
@@ -78,7 +78,7 @@ def test_a_broker_that_hangs_is_noticed(own_kafka: Kafka, own_settings: Settings
     """Silence alone makes the snapshot the last good one, and an answer makes it live again."""
     Publisher(own_settings).publish(snapshot(HOMEPAGE, 4))
     with client(own_settings) as it:
-        it.wait_ready("homepage")
+        it.wait_ready("homepage", PATIENCE_S)
         decide_until(it, "live")
         own_kafka.pause()
         decide_until(it, "last_good")

@@ -97,7 +97,9 @@ class Bench:
         if placed is not None:
             self._place(placed)
         topics.create(self.settings)
-        self.producer = Producer(producer_config(self.settings, linger_ms=1))
+        # Whoever waits out an outage must be back before the join has settled: in 2 s at least.
+        back = {"reconnect_backoff_max_ms": 500}
+        self.producer = Producer(producer_config(self.settings, linger_ms=1, **back))
         self.sent = 0
         self.workers: list[Worker] = []
         self.started = 0
@@ -362,7 +364,7 @@ class Worker:
     def _ask(self, path: str, data: bytes | None) -> str:
         found = re.search(r"http://[0-9.:]+", self.wait_until_logged("http://"))
         assert found is not None
-        with urllib.request.urlopen(found[0] + path, data, timeout=5) as answer:
+        with urllib.request.urlopen(found[0] + path, data, PATIENCE_S) as answer:
             text: str = answer.read().decode()
         return text
 
@@ -382,7 +384,7 @@ class Worker:
         """Send SIGCONT."""
         self.process.send_signal(signal.SIGCONT)
 
-    def stop(self, within: float = 5) -> tuple[int, float]:
+    def stop(self, within: float = PATIENCE_S) -> tuple[int, float]:
         """Send SIGTERM; give the exit code and the seconds it took."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)

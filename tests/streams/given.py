@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from confluent_kafka import Message, Producer
 
 from bandstand.kafka import TopicReader, producer_config
@@ -25,6 +27,12 @@ def given_settings(kafka: Kafka, prefix: str, **sections: object) -> Settings:
             **sections,
         }
     )
+
+
+def never_expelled(settings: Settings) -> Settings:
+    """Let a learner that stands still for a second keep its place: what it reads counts once."""
+    learn = settings.learn.model_copy(update={"session_timeout": timedelta(minutes=1)})
+    return settings.model_copy(update={"learn": learn})
 
 
 def given_spec(bandit: str = "home", *, lane: str = "fast", default: float = 0.0) -> Spec:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from bandstand.settings import Settings
@@ -74,7 +75,7 @@ class RoleProcess:
         if url is None:
             return 0, ""
         try:
-            with urllib.request.urlopen(url[0] + path, timeout=5) as answer:
+            with urllib.request.urlopen(url[0] + path, timeout=PATIENCE_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -92,6 +93,11 @@ class RoleProcess:
         """Send SIGKILL."""
         self.process.kill()
         self.process.wait()
+
+
+def wait_for_metrics(role: RoleProcess, prefix: str, wanted: Mapping[str, float]) -> None:
+    """Wait until its metrics with a prefix are these."""
+    until(lambda: metrics_of(role, prefix) == wanted, lambda: str(metrics_of(role, prefix)))
 
 
 def metrics_of(role: RoleProcess, prefix: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
@@ -22,6 +22,8 @@ from tests.streams.bench import Bench, long_fault
 from tests.waiting import PATIENCE_S, until
 
 PAUSE_S, SETTLE_S, OUTAGE_S, TICK_S = 2, 3, 5, 0.2
+LATEST_S = PAUSE_S / 2
+"""The join takes no answer of the clock that comes later; a pile of an outage is far more."""
 GUARDS = {"BANDSTAND_JOIN__PAUSE": f"{PAUSE_S}s", "BANDSTAND_JOIN__SETTLE": f"{SETTLE_S}s"}
 
 
@@ -88,9 +90,13 @@ def _in_sync(bench: Bench) -> int:
 
 
 def _assert_paced(ticks: list[int]) -> None:
-    """Check that no two ticks came closer to each other than one round's pace allows."""
-    gaps = [b - a for a, b in pairwise(ticks)]
-    assert min(gaps) >= TICK_S * 1_000 / 2, gaps
+    """Check that ticks don't pile up.
+
+    Of one round and another the one's answer may come late, but no later than it is of use.
+    """
+    ahead = [at - number * TICK_S * 1_000 for number, at in enumerate(ticks)]
+    lost = [most - at for most, at in zip(accumulate(ahead, max), ahead, strict=True)]
+    assert max(lost) <= LATEST_S * 1_000, [b - a for a, b in pairwise(ticks)]
 
 
 def test_a_leader_that_answers_and_refuses_records_closes_nothing(
@@ -113,7 +119,7 @@ def test_a_leader_that_answers_and_refuses_records_closes_nothing(
     bench.wait_for(ids)
     states = bench.states()
     assert {states[i] for i in ids} == {"joined"}
-    assert bench.furthest_behind() < 500
+    assert bench.furthest_behind() < OUTAGE_S * 1_000 / 2
     assert not bench.dead_letters()
     bench.assert_equal_to_the_pure_core()
 
@@ -131,7 +137,7 @@ def test_one_leader_gone_stops_its_partition_only(make: Make, cluster: Cluster, 
         worker.wait_until_logged("no ticks until it settles")
         ids = bench.decide(40, reward_every=1, flush=False)
         there = [i for i in ids if bench.partition(i) == 0]
-        bench.wait_for(there, within=OUTAGE_S)
+        bench.wait_for(there)
         time.sleep(OUTAGE_S)
         assert not set(ids) - set(there) & bench.states().keys()
     finally:
@@ -145,7 +151,7 @@ def test_one_leader_gone_stops_its_partition_only(make: Make, cluster: Cluster, 
         ticks = bench.ticks(log, 1)
         _assert_paced(ticks)
         assert not [t for t in ticks if gone + 3_000 < t < back]
-    assert bench.furthest_behind() < 500
+    assert bench.furthest_behind() < OUTAGE_S * 1_000 / 2
     assert not bench.dead_letters()
     bench.assert_equal_to_the_pure_core()
 
@@ -189,7 +195,7 @@ def test_a_frozen_broker_hides_no_leader_that_answers(make: Make, cluster: Clust
     """Whichever broker the client asks about replicas, the other's logs are found writable."""
     bench = make({})
     places = [Place(bench.names.decisions("default"), partition) for partition in (0, 1)]
-    leaders = Leaders(bench.settings, timeout=0.4)
+    leaders = Leaders(bench.settings, timeout=1.5)
 
     def answer() -> Answer:
         leaders.ask(places)
@@ -198,7 +204,7 @@ def test_a_frozen_broker_hides_no_leader_that_answers(make: Make, cluster: Clust
     until(lambda: answer().writable == set(places), "leaders that answer")
     cluster.second.pause()
     try:
-        assert [answer().writable for _ in range(12)] == [set(places)] * 12
+        assert [answer().writable for _ in range(6)] == [set(places)] * 6
     finally:
         cluster.second.resume()
         leaders.close()

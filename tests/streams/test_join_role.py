@@ -24,7 +24,7 @@ from bandstand.schemas.topics import TICK_KEY
 from bandstand.streams import topics
 from bandstand.streams.join_types import Rules
 from tests.streams.bench import RUN, WIRE, Bench, decision
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, STOPS_WITHIN_S, until
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_outcomes_are_those_of_the_pure_core(bench: Bench) -> None:
     until(lambda: len(lag := _lag(bench)) == 4 and all(0 <= x < 30 for x in lag), "a small lag")
     code, seconds = worker.stop()
     assert code == 0
-    assert seconds < 5
+    assert seconds < STOPS_WITHIN_S
 
 
 def test_a_killed_worker_loses_nothing(bench: Bench) -> None:
@@ -86,7 +86,7 @@ def test_faust_command_line_runs_the_same_app(bench: Bench) -> None:
     bench.assert_equal_to_the_pure_core()
     code, seconds = worker.stop()
     assert code == 0
-    assert seconds < 5
+    assert seconds < STOPS_WITHIN_S
 
 
 def test_two_workers_share_and_one_takes_over(bench: Bench) -> None:
@@ -174,6 +174,8 @@ def test_transactions_that_are_aborted_never_happened(bench: Bench) -> None:
 
 def test_records_deleted_before_they_were_read_end_the_worker(bench: Bench) -> None:
     """A worker that was held back finds its log trimmed: exit code 70, and what was lost."""
+    # One that was expelled meanwhile takes its logs over anew, from where they begin now.
+    bench.environment["BANDSTAND_JOIN__SESSION_TIMEOUT"] = "1m"
     worker = bench.start()
     bench.wait_for(bench.decide(20))
     worker.process.send_signal(signal.SIGSTOP)
@@ -209,17 +211,17 @@ def test_an_error_ends_the_worker_loudly_and_moves_nothing(bench: Bench) -> None
 
 
 def test_sigterm_ends_a_worker_whose_broker_is_dead(bench: Bench, bandstand_kafka: Any) -> None:
-    """A frozen broker doesn't hold a worker back for more than five seconds."""
+    """A frozen broker doesn't hold a worker back."""
     worker = bench.start()
     bench.wait_for(bench.decide(20))
     bench.decide(20)
     bandstand_kafka.pause()
     try:
-        code, seconds = worker.stop(within=8)
+        code, seconds = worker.stop()
     finally:
         bandstand_kafka.resume()
     assert code == 0
-    assert seconds < 5
+    assert seconds < STOPS_WITHIN_S
 
 
 def test_an_outage_of_the_broker_closes_nothing_behind_its_back(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
+from confluent_kafka import Producer
 
 from bandstand.errors import StateError
+from bandstand.kafka import TopicReader, producer_config
 from bandstand.learners.statistics import Statistics
 from bandstand.local import Kafka
 from bandstand.schemas.topics import TopicNames
@@ -16,7 +18,9 @@ from bandstand.streams import topics
 from bandstand.streams.learner_records import PartitionSums, sums_records
 from bandstand.streams.restore import restore
 from bandstand.streams.specs import SpecFollower, apply_spec
+from bandstand.streams.transactions import Transactions
 from tests.streams.given import given_records, given_settings, given_spec
+from tests.waiting import PATIENCE_S
 
 WIRE = Wire.single_object()
 
@@ -64,3 +68,20 @@ def test_only_what_was_assigned_is_restored(settings: Settings) -> None:
         assert restored is not None
         assert [len(part.held) for part in restored.values()] == [1, 0]
         assert [part.position for part in restored.values()] == [None, None]
+
+
+def test_reading_to_the_end_waits_for_the_open_transactions_of_others(settings: Settings) -> None:
+    """What was committed behind somebody's open transaction isn't missed by a restore."""
+    topic = TopicNames(settings.topics.prefix).learner_state
+    slow = Producer(producer_config(settings, transactional_id=f"{topic}.slow"))
+    slow.init_transactions(PATIENCE_S)
+    slow.begin_transaction()
+    slow.produce(topic, b"slow", b"slow", 0)
+    slow.flush(PATIENCE_S)
+    quick = Transactions(settings, f"{topic}.quick", topic)
+    quick.open()
+    quick.write([(0, b"quick", b"quick")])
+    reader = TopicReader(settings, topic)
+    threading.Timer(0.5, slow.commit_transaction).start()
+    assert [m.value() for m in reader.read_to_end(PATIENCE_S)] == [b"slow", b"quick"]
+    reader.close()
