@@ -127,9 +127,10 @@ class Transactions:
         try:
             yield
         except KafkaException as error:
-            if error.args[0].code() in _FENCED:
+            reason = self._reason(error.args[0])
+            if reason.code() in _FENCED:
                 raise FencedError(
-                    f"{doing}: {error.args[0].str()}; somebody else has taken this partition over",
+                    f"{doing}: {reason.str()}; somebody else has taken this partition over",
                     passing=True,
                 ) from error
             if self._failed is not None:  # the error only says that some weren't delivered
@@ -137,11 +138,21 @@ class Transactions:
                     f"{doing}: a record was refused: {self._failed.str()}",
                     passing=is_passing(self._failed),
                 ) from error
-            if error.args[0].code() == KafkaError.UNKNOWN:
+            if reason.code() == KafkaError.UNKNOWN:
                 # So a broker fails while it is about to fence this producer off.
-                raise BrokerError(f"{doing}: {error.args[0].str()}", passing=True) from error
+                raise BrokerError(f"{doing}: {reason.str()}", passing=True) from error
             with broker_errors(doing):
-                raise
+                raise KafkaException(reason) from error
+
+    def _reason(self, error: KafkaError) -> KafkaError:
+        """Ask for the fatal error of which `produce` only says that there was one."""
+        if error.code() == KafkaError._FATAL:
+            try:
+                self._producer.abort_transaction(_TIMEOUT_S)
+            except KafkaException as fatal:
+                reason: KafkaError = fatal.args[0]
+                return reason
+        return error
 
 
 def open_all(producers: Iterable[Transactions]) -> None:

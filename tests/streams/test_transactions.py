@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from bandstand.errors import BrokerError
+from bandstand.local import Kafka
+from bandstand.schemas.topics import TopicNames
 from bandstand.settings import Settings
+from bandstand.streams import topics
 from bandstand.streams.transactions import FencedError, Transactions
+from tests.streams.given import everything_in, given_settings
 
 
 class _Client:
@@ -68,3 +73,28 @@ def test_a_broker_that_fails_at_the_commit_is_tried_again(code: int, passing: bo
     with pytest.raises(BrokerError, match="EndTxn commit failed") as caught:
         writer.write([(0, b"key", b"value")])
     assert caught.value.passing is passing
+
+
+def test_who_is_fenced_between_two_records_is_told_so(
+    bandstand_kafka: Kafka, bandstand_prefix: str
+) -> None:
+    """The client library then only says that it had a fatal error; which one, it says if asked."""
+    settings = given_settings(bandstand_kafka, bandstand_prefix)
+    topics.create(settings)
+    specs = TopicNames(settings.topics.prefix).specs
+    first, second = (Transactions(settings, f"{bandstand_prefix}x", specs) for _ in range(2))
+    first.open()
+
+    def records() -> Iterator[tuple[int, bytes, bytes | None]]:
+        yield 0, b"a", b"1"
+        second.open()
+        second.write([(0, b"b", b"2")])
+        for _ in range(10_000):
+            yield 0, b"a", b"3"
+            time.sleep(0.005)
+
+    with pytest.raises(FencedError, match="taken this partition over"):
+        first.write(records())
+    assert [message.key() for message in everything_in(settings, specs)] == [b"b"]
+    first.close()
+    second.close()
