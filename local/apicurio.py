@@ -49,7 +49,7 @@ class Apicurio(Server):
         compatibility: str = "FULL",
         heap_mb: int = 256,
         ports: Sequence[int] = (),
-        ready_within: float = 60.0,
+        ready_within: float = 180.0,
         on_progress: OnProgress | None = None,
     ) -> None:
         super().__init__(folder, ports=ports, ready_within=ready_within, on_progress=on_progress)

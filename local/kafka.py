@@ -108,7 +108,7 @@ class Kafka(Server):
         node_id: int = _FIRST,
         heap_mb: int = 512,
         ports: Sequence[int] = (),
-        ready_within: float = 60.0,
+        ready_within: float = 180.0,
         on_progress: OnProgress | None = None,
     ) -> None:
         super().__init__(folder, ports=ports, ready_within=ready_within, on_progress=on_progress)

@@ -76,7 +76,7 @@ class SeaweedFS(Server):
         access_key_id: str = "",
         secret_access_key: str = "",
         ports: Sequence[int] = (),
-        ready_within: float = 60.0,
+        ready_within: float = 180.0,
         on_progress: OnProgress | None = None,
     ) -> None:
         super().__init__(folder, ports=ports, ready_within=ready_within, on_progress=on_progress)

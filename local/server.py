@@ -51,7 +51,7 @@ class Server(ABC):
         folder: Path | str,
         *,
         ports: Sequence[int] = (),
-        ready_within: float = 60.0,
+        ready_within: float = 180.0,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.folder = Path(folder).absolute()
