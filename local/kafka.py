@@ -165,7 +165,7 @@ class Kafka(Server):
         from confluent_kafka.admin import AdminClient
 
         client = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
-        with suppress(KafkaException):
+        with suppress(KafkaException, TimeoutError):
             topics = client.list_topics(timeout=_ANSWER_S).topics
             found = [topic for topic in topics if topic.startswith(prefix)]
             for future in client.delete_topics(found).values() if found else ():
