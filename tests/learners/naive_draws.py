@@ -18,6 +18,7 @@ from multiprocessing import Pool
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
 from rich.progress import Progress
 from scipy.stats import binom, chisquare
 
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, default=1_000_000)
     given = parser.parse_args()
     report: dict[str, Any] = {"draws": given.draws, "decisions": given.decisions}
-    with Progress() as progress:
+    with Progress(console=Console(stderr=True)) as progress:
         for kind in given.kinds:
             task = progress.add_task(kind, total=given.posteriors)
             found = []
