@@ -60,7 +60,7 @@ class _Shelf:
     current: str = ""
     artifacts: deque[str] = field(default_factory=deque)
     values: dict[str, bytes] = field(default_factory=dict)
-    """Artifacts that the next one is to be near, the current one among them."""
+    """What the next one is to be near: the current artifact, and one that no pointer names yet."""
 
 
 class PublishCore:
@@ -95,7 +95,7 @@ class PublishCore:
 
     def follow(self, specs: Mapping[str, InForce], changed: Collection[str]) -> None:
         """Take the specs in force; `changed` are the bandits whose spec is another one now."""
-        self._in_force = specs
+        self._in_force = dict(specs)  # theirs may change before the next call tells of it
         self._changed.update(changed)
         for bandit in changed:
             if bandit in self._shelves and not self._smooths(bandit):
@@ -136,7 +136,9 @@ class PublishCore:
         bandit, version = parse_artifact_key(key)
         shelf = self._shelves.setdefault(bandit, _Shelf())
         if version is None:
-            shelf.current = pointer_version(value, self._wire)
+            current = pointer_version(value, self._wire)
+            shelf.current = current
+            shelf.values = {v: kept for v, kept in shelf.values.items() if v == current}
         elif value is None:
             shelf.artifacts = deque(kept for kept in shelf.artifacts if kept != version)
             shelf.values.pop(version, None)

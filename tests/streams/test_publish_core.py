@@ -168,6 +168,41 @@ def test_a_mixture_goes_on_from_the_current_snapshot() -> None:
     assert rounded == [[], [0.7], [0.4], [0.1], [], [0.7], [0.4]]
 
 
+def test_of_what_may_be_mixed_only_the_current_snapshot_is_kept() -> None:
+    """The others would be many times the memory, of bandits whose snapshots are wide."""
+    fields = given_spec().model_dump(mode="json")
+    smooth = InForce(Spec.model_validate({**fields, "smoothing": {"most_change": 0.3}}), 9)
+    core = _core(keep=20)
+    core.follow({"home": smooth}, ["home"])
+    made = list[Published]()
+    for count in (0, 10, 20):
+        if count:
+            _take(core, _sums(count, 0, smooth))
+        made.append(_publish(core))
+    artifacts = [published.records[0][1] for published in made]
+    assert [_kept(core, artifact) for artifact in artifacts] == [False, False, True]
+    core.take_snapshot(artifact_key("home", "9-30-ab"), artifacts[0])
+    assert not core.misses_snapshots()  # a newer one counts once the pointer names it
+
+
+def _kept(core: PublishCore, value: bytes | None) -> bool:
+    return any(value is one for shelf in core._shelves.values() for one in shelf.values.values())
+
+
+def test_a_spec_counts_from_when_it_is_told() -> None:
+    """Who reads specs may read on meanwhile, as one that applies some does."""
+    specs, fields = dict(SPECS), given_spec().model_dump(mode="json")
+    core = _core()
+    core.follow(specs, ["home"])
+    _publish(core)
+    _take(core, _sums(10))
+    smooth = InForce(Spec.model_validate({**fields, "smoothing": {"most_change": 0.3}}), 9)
+    specs["home"] = smooth
+    assert _publish(core).version.startswith("4-10-")
+    core.follow(specs, ["home"])
+    assert core.misses_snapshots()
+
+
 def test_a_current_snapshot_that_this_version_cannot_read_is_named() -> None:
     """As of a learner that isn't installed any more: the one that was to be near it isn't made."""
     fields = given_spec().model_dump(mode="json")
