@@ -67,6 +67,15 @@ class Evidence:
         """How many outcomes each action's sums are worth."""
         return dict(zip(self.actions, self.arrays["outcomes"].tolist(), strict=True))
 
+    def equals(self, other: Evidence | None) -> bool:
+        """Whether another one says the same of the same actions, from the same origin."""
+        return (
+            other is not None
+            and (self.origin, self.actions) == (other.origin, other.actions)
+            and self.arrays.keys() == other.arrays.keys()
+            and all(np.array_equal(array, other.arrays[n]) for n, array in self.arrays.items())
+        )
+
     def at_most(self, strength: float | None) -> Evidence:
         """Give the same means with no action worth more than so many outcomes.
 

@@ -141,7 +141,7 @@ class Wanted(NamedTuple):
         return (
             before is None
             or before.spec.hash != self.spec.hash
-            or self.evidence is not None
+            or (self.evidence is not None and not self.evidence.equals(before.evidence))
             or self._reaches_back(before)
         )
 

@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bandstand.errors import BrokerError, SettingsError, SpecError
@@ -99,9 +100,10 @@ def test_whoever_was_overtaken_reads_again_before_it_writes(settings: Settings) 
     assert [message.offset() for message in records][-2:] == [specs.theirs, last]
 
 
+@pytest.mark.parametrize("evidence", [None, Evidence("log", ("a",), {"outcomes": np.ones(1)})])
 @pytest.mark.parametrize("written", [False, True])
 def test_an_answer_that_got_lost_leaves_one_record(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, written: bool
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, written: bool, evidence: Evidence | None
 ) -> None:
     """Whether Kafka had committed it, is looked up before it is tried again."""
     write, tries = Transactions.write, []
@@ -115,7 +117,7 @@ def test_an_answer_that_got_lost_leaves_one_record(
         raise BrokerError("the answer got lost", passing=True)
 
     monkeypatch.setattr(Transactions, "write", write_and_lose)
-    epoch = apply_spec(settings, given_spec())
+    epoch = apply_spec(settings, given_spec(), evidence=evidence)
     assert len(tries) == (1 if written else 2)
     records = everything_in(settings, TopicNames(settings.topics.prefix).specs)
     assert [message.offset() for message in records] == [epoch]
