@@ -273,10 +273,12 @@ def _chained(learner: PortableChain, spec: Spec, outcomes: Iterable[Rows], worth
     """
     state = learner.start(spec)
     for rows in outcomes:
-        assert rows.roots is not None
-        scale = np.sqrt(worth[rows.actions])
-        steps, roots = rows.steps * scale[:, np.newaxis], rows.roots * scale
-        state = learner.advance(spec, state, replace(rows, steps=steps, roots=roots))
+        weighed = rows
+        if rows.roots is not None:
+            scale = np.sqrt(worth[rows.actions])
+            steps, roots = rows.steps * scale[:, np.newaxis], rows.roots * scale
+            weighed = replace(rows, steps=steps, roots=roots)
+        state = learner.advance(spec, state, weighed)
     return learner.evidence_of(spec, _numbers(state))
 
 

@@ -155,6 +155,17 @@ def test_a_log_is_learned_as_one_chain(name: str, propensities: float | None) ->
         assert np.allclose(found[key], array, rtol=0, atol=1e-9)
 
 
+def test_a_chain_that_divides_by_propensities_itself_gets_no_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It learns the rows as they are."""
+    spec, records = spec_of("logistic_thompson"), events(200)
+    monkeypatch.setattr(type(spec.policy), "needs_propensity", True)
+    found = solved(spec, logged(spec, records, 0.25))
+    for key, array in solve(spec, learned(spec, records)).arrays.items():
+        assert np.allclose(found[key], array, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("prior", [None, PRIOR], ids=["plain", "prior"])
 @pytest.mark.parametrize("way", ["log", "bandit"])
 def test_evidence_and_outcomes_come_to_the_posterior_of_all_at_once(
